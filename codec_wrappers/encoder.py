@@ -1,0 +1,129 @@
+"""The Encoder protocol, and the registry through which others add encoders without touching this code.
+
+An encoder here is a small object that turns a job (some frames, their QPs, a preset) into one ffmpeg or
+encoder command line, and reads back from what the command printed or wrote which QP and how many bits each
+picture really got. It never starts a process: `pipeline` and `still` do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from codec_wrappers.capabilities import Capabilities, Codec
+from codec_wrappers.errors import InputError, MissingToolError
+from codec_wrappers.frames import PixelFormat, VideoFormat
+from codec_wrappers.plan import Segment
+from codec_wrappers.qpmap import QPMap
+
+ENTRY_POINT_GROUP = "codec_wrappers.encoders"
+
+# Random access (inter coding with a hierarchy), or every picture on its own.
+CodingType = Literal["inter", "still"]
+
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """One encoder process: raw frames on stdin, one file out.
+
+    segments: frames counted from 0 of this job; one only when the encoder has no per-frame QP.
+    qp_map: absolute QPs of this job's frames (one map, or one per frame), already legal for the encoder.
+    output: file to write, '.mp4' for video or the raw suffix ('.266', '.265', '.obu') for a still.
+    work_dir: private folder for helper files (ROI maps, statistics).
+    """
+
+    format: VideoFormat
+    pix_fmt: PixelFormat
+    segments: tuple[Segment, ...]
+    preset: str
+    coding: CodingType
+    output: Path
+    work_dir: Path
+    qp_map: QPMap | None = None
+
+    @property
+    def n_frames(self) -> int:
+        return self.segments[-1].stop
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """What became of one coded picture.
+
+    index: display index within the job; kind: 'I', 'P' or 'B'; qp: slice QP read back, None when the
+    encoder tells nobody; bits: coded size.
+    """
+
+    index: int
+    kind: str
+    qp: float | None
+    bits: int
+
+
+@dataclass(frozen=True)
+class EncodeCommand:
+    """A command line and the files it needs.
+
+    argv: the program and its arguments; raw frames are written to its standard input.
+    files: contents to write into the job's work folder before the start, by name.
+    """
+
+    argv: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Plug-in for one encoder. `name` is what users type; `raw_format` is ffmpeg's name of the raw stream."""
+
+    name: str
+    codec: Codec
+    raw_format: str
+    default_preset: str
+
+    def capabilities(self) -> Capabilities:
+        """What the binary can do. Raises MissingToolError when it is not there."""
+        ...
+
+    def command(self, job: EncodeJob) -> EncodeCommand:
+        """The command line for a job. Pure: no process, no file."""
+        ...
+
+    def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
+        """Per picture records in display order from the log (stderr) and the job's files; () if untold."""
+        ...
+
+
+@cache
+def encoder_names() -> tuple[str, ...]:
+    """Names of all registered encoders, sorted."""
+    return tuple(sorted(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)))
+
+
+# What users type for --codec, besides the encoders' own names.
+CODEC_ALIASES: dict[str, str] = {
+    "vvc": "vvenc",
+    "hevc": "x265",
+    "hevc-kvazaar": "kvazaar",
+    "av1": "svtav1",
+}
+
+
+def get_encoder(name: str, executable: Path | None = None) -> Encoder:
+    """The encoder called `name` (a registered name or an alias such as 'vvc').
+
+    executable: a program to use instead of the bundled library, where the encoder takes one.
+    Raises InputError for an unknown name, MissingToolError when the executable is not there.
+    """
+    wanted = CODEC_ALIASES.get(name, name)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == wanted:
+            if executable is not None and not executable.is_file():
+                raise MissingToolError(f"{executable}: no such program for {wanted}")
+            encoder: Encoder = entry.load()(executable) if executable is not None else entry.load()()
+            return encoder
+    known = ", ".join(sorted({*CODEC_ALIASES, *encoder_names()}))
+    raise InputError(f"codec {name!r}: unknown; choose one of {known}")
