@@ -1,0 +1,24 @@
+"""Rate control for machines: the highest quantisation that the machines which will watch still accept.
+
+The names of `__all__` are loaded when they are first asked for, so that importing the package stays
+below 0.2 s and pulls in neither torch nor a runtime.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from codec_wrappers import __version__
+
+_HOME_OF: dict[str, str] = {}
+
+__all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

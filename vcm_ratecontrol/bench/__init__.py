@@ -1,0 +1,1 @@
+"""Anchors, BD-rate, savings and the reports made of them."""

@@ -1,0 +1,1 @@
+"""The commands, one file each: they read options and print, and hold no other logic."""

@@ -1,0 +1,1 @@
+"""Networks that predict SMR curves and JRD maps, their weights and their inference."""

@@ -1,0 +1,1 @@
+"""Data sets from the satisfaction table, losses, training loops and model cards."""
