@@ -5,18 +5,22 @@ encoder command line, and reads back from what the command printed or wrote whic
 picture really got. It never starts a process: `pipeline` and `still` do.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from codec_wrappers.capabilities import Capabilities, Codec
 from codec_wrappers.errors import InputError, MissingToolError
 from codec_wrappers.frames import PixelFormat, VideoFormat
 from codec_wrappers.plan import Segment
-from codec_wrappers.qpmap import QPMap
+
+if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
 
 ENTRY_POINT_GROUP = "codec_wrappers.encoders"
 
@@ -93,7 +97,7 @@ class Encoder(Protocol):
         ...
 
     def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
-        """Per picture records in display order from the log (stderr) and the job's files; () if untold."""
+        """Per picture records in display order from the log (all that was printed) and the job's files; () if untold."""
         ...
 
 

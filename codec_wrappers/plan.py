@@ -1,9 +1,14 @@
 """What to encode at which QP: numbers for an encoder, without a word of targets."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from codec_wrappers.errors import InputError
-from codec_wrappers.qpmap import QPMap
+
+if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ class ProcessResult:
     stderr: str
     seconds: float
 
+    @property
+    def log(self) -> str:
+        """All that it printed, as text: some encoders tell of their pictures on stdout, some on stderr."""
+        return self.stdout.decode("utf-8", "replace") + self.stderr
+
 
 def run_process(
     argv: Sequence[str],

@@ -1,5 +1,8 @@
 """One picture to one raw intra bitstream and back, in memory: what annotation and probing are made of."""
 
+from __future__ import annotations
+
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +17,9 @@ from codec_wrappers.errors import EncoderError, VerificationError
 from codec_wrappers.frames import BT709, PixelFormat, VideoFormat
 from codec_wrappers.plan import Segment
 from codec_wrappers.process import run_process
-from codec_wrappers.qpmap import QPMap
 
 if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
     import av.video.plane
     import numpy as np
     import numpy.typing as npt
@@ -52,7 +55,7 @@ class EncodedStill:
 class StillSource:
     """A still picture as raw frames (a `FrameSource` of one frame), converted once per pixel format."""
 
-    def __init__(self, rgb: "RGB") -> None:
+    def __init__(self, rgb: RGB) -> None:
         """rgb: uint8 or uint16 [H, W, 3]."""
         height, width = rgb.shape[:2]
         self.format = VideoFormat(width, height, Fraction(25), BT709)
@@ -91,14 +94,15 @@ def encode_still(
     chosen = preset or encoder.default_preset
     capabilities.require_preset(chosen)
     pix_fmt: PixelFormat = "yuv420p10le" if "yuv420p10le" in capabilities.pixel_formats else "yuv420p"
-    with tempfile.TemporaryDirectory(prefix="vcm-still-") as folder:
+    # Not stdout: libvvenc prints its per-picture lines there, into the stream.
+    with tempfile.TemporaryDirectory(prefix="vcm-still-", dir=memory_folder()) as folder:
         job = EncodeJob(
             format=source.format,
             pix_fmt=pix_fmt,
             segments=(Segment(0, 1, qp),),
             preset=chosen,
             coding="still",
-            output=Path("pipe:1"),
+            output=Path(folder) / f"still.{encoder.raw_format}",
             work_dir=Path(folder),
             qp_map=qp_map,
         )
@@ -106,12 +110,13 @@ def encode_still(
         for name, content in command.files.items():
             (job.work_dir / name).write_bytes(content)
         result = run_process(command.argv, stdin=source.raw(pix_fmt), timeout_s=STILL_TIMEOUT_S)
-        if not result.stdout:
-            # libvvenc inside ffmpeg fails with exit 0 and an empty file.
-            raise EncoderError(f"{encoder.name}: wrote nothing at QP {qp}; {result.stderr[-300:]!r}")
-        records = encoder.read_back(job, result.stderr)
+        # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
+        data = job.output.read_bytes() if job.output.exists() else b""
+        if not data:
+            raise EncoderError(f"{encoder.name}: wrote nothing at QP {qp}; {result.log[-300:]!r}")
+        records = encoder.read_back(job, result.log)
     return EncodedStill(
-        data=result.stdout,
+        data=data,
         codec=encoder.codec,
         qp=qp,
         qp_read_back=records[0].qp if records else None,
@@ -121,7 +126,13 @@ def encode_still(
     )
 
 
-def decode_still(still: EncodedStill) -> "npt.NDArray[np.uint8]":
+def memory_folder() -> Path | None:
+    """A folder in memory for files of a moment, None (the usual temporary folder) where there is none."""
+    shared = Path("/dev/shm")
+    return shared if os.access(shared, os.W_OK) else None
+
+
+def decode_still(still: EncodedStill) -> npt.NDArray[np.uint8]:
     """Decode to uint8 RGB [height, width, 3]; padding is cropped. Raises VerificationError on a broken stream."""
     import av
 
@@ -143,7 +154,7 @@ def decode_still(still: EncodedStill) -> "npt.NDArray[np.uint8]":
     return rgb[: still.height, : still.width]
 
 
-def _packed(plane: "av.video.plane.VideoPlane", sample_bytes: int) -> bytes:
+def _packed(plane: av.video.plane.VideoPlane, sample_bytes: int) -> bytes:
     """Samples of one plane without the padding at the end of its lines."""
     row = plane.width * sample_bytes
     data = memoryview(plane)
