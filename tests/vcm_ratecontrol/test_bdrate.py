@@ -145,6 +145,10 @@ def test_akima_overshoot_is_refused() -> None:
     with pytest.raises(InterpolationError, match="pchip"):
         bd_rate(steep, plain, method="akima")
     assert math.isfinite(bd_rate(steep, plain, method="pchip").bd_rate)
+    # Found by hypothesis: the overshoot rounded to exactly -100 %.
+    foot = RateCurve([1e-6, 0.01, 0.01, 0.01, 0.01, 0.05, 1.0, 1e5], [0, 0, 0, 0, 0.125, 0, 0, 0.125])
+    with pytest.raises(InterpolationError):
+        bd_rate(foot, RateCurve([1e-6, 0.01, 0.01, 0.01], [0, 0, 0, 0.5]))
 
 
 @given(

@@ -236,10 +236,10 @@ def _package_bd_rate(anchor: _Prepared, test: _Prepared, method: Method) -> floa
                 min_overlap=0,
             )
         )
-    # Rates of a monotone curve stay between its end points, hence so does their mean difference.
-    lowest = (test.rate[0] / anchor.rate[-1] - 1) * 100
-    highest = (test.rate[-1] / anchor.rate[0] - 1) * 100
-    if not np.isfinite(value) or not lowest - 1e-9 <= value <= highest + 1e-9 * max(1.0, abs(highest)):
+    # The log rate of a monotone curve stays between its end points, hence so does the mean difference.
+    lowest, highest = np.log10([test.rate[0], test.rate[-1]]) - np.log10([anchor.rate[-1], anchor.rate[0]])
+    difference = np.log10(1 + value / 100) if -100 < value < np.inf else np.nan
+    if not lowest - 1e-6 <= difference <= highest + 1e-6:
         raise InterpolationError(
             f"{method} overshoots between points of nearly equal quality (BD-rate {value:g} % is "
             "impossible); use method='pchip' or fit='always'"
