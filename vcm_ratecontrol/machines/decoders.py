@@ -205,7 +205,13 @@ def fastestdet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candid
     maps = y[0].reshape(y.shape[1], -1)
     cells = np.flatnonzero(maps[0] >= (confidence * _OBJECTNESS_SLACK) ** (1 / 0.6))
     values = maps[:, cells].T
-    at, classes, scores = _select(np.maximum(values[:, :1], 0) ** 0.6 * np.maximum(values[:, 5:], 0) ** 0.4, confidence)
+    # score >= confidence, solved for the class value, so that the powers are taken of few numbers.
+    objectness = np.maximum(values[:, :1], 0) ** 0.6
+    floor = (confidence * _OBJECTNESS_SLACK / np.maximum(objectness, 1e-12)) ** (1 / 0.4)
+    at, classes = np.nonzero(values[:, 5:] >= floor)
+    scores = objectness[at, 0] * np.maximum(values[at, classes + 5], 0) ** 0.4
+    reached = scores >= confidence
+    at, classes, scores = at[reached], classes[reached], scores[reached]
     values = values[at]
     size = np.array(spec.geometry.size, np.float32)
     centres = (_cells(cells[at], columns) + np.tanh(values[:, 1:3])) / np.array([columns, lines], np.float32) * size

@@ -76,24 +76,30 @@ class NetworkClassifier(_Network):
             raise MachineRunError(f"machine '{self.name}' failed on a picture: {_one_line(error)}") from error
 
     def _classification(self, values: npt.NDArray[np.float32]) -> Classification:
-        probabilities = _probabilities(values, self.spec.options.get("output"))
-        if len(values) == IMAGENET_CLASSES + 1:
-            values, probabilities = values[1:], probabilities[1:]
-            probabilities = probabilities / max(float(probabilities.sum()), 1e-12)
         if not np.isfinite(values).all():
             raise ValueError("the network gave values that are not numbers")
+        probabilities = _probabilities(values, self.spec.options.get("output"))
+        if len(values) == IMAGENET_CLASSES + 1:
+            values, probabilities = values[1:], _scaled(probabilities[1:])
         label = int(values.argmax())
         return Classification(label, float(probabilities[label]), probabilities.astype(np.float32))
 
 
 def _probabilities(values: npt.NDArray[np.float32], kind: str | None) -> npt.NDArray[np.float32]:
-    """Probabilities that sum to 1. Without a word in the manifest (`output`: logits or probabilities), outputs
-    that are nowhere negative and sum to about 1 are probabilities (quantised ones sum to 1 within some percent)."""
+    """Probabilities that sum to 1.
+
+    Without a word in the manifest (`output`: logits or probabilities), outputs within 0..1 or 0..255 in whole
+    numbers (a quantised softmax whose scale the file does not carry) are taken as probabilities.
+    """
+    whole = values.max() > 1 and bool((values == np.round(values)).all())
+    if kind == "probabilities" or (kind is None and values.min() >= 0 and (values.max() <= 1.001 or whole)):
+        return _scaled(values)
+    return _scaled(np.exp(values - values.max()))
+
+
+def _scaled(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     total = float(values.sum())
-    if kind == "probabilities" or (kind is None and values.min() >= 0 and 0.5 < total < 1.5):
-        return values / np.float32(max(total, 1e-12))
-    e = np.exp(values - values.max())
-    return e / e.sum()
+    return values / np.float32(total) if total > 0 else np.full_like(values, 1 / len(values))
 
 
 class NetworkDetector(_Network):

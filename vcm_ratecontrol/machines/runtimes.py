@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,15 @@ from codec_wrappers.errors import MissingToolError
 
 from .decoders import OutputArray
 from .manifest import MachineSpec
+from .onnx_graph import without_initializer_inputs
+
+
+_DTYPE_OF_ONNX = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+}
 
 
 class QuantisedArray:
@@ -67,26 +77,28 @@ class OnnxSession:
     """ONNX Runtime on the CPU."""
 
     def __init__(self, spec: MachineSpec, threads: int) -> None:
-        ort = _library("onnxruntime", spec)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Spinning threads would steal the core from the encoders that run beside.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(spec.files[0].path), options, providers=["CPUExecutionProvider"])
+        self._runtime = _library("onnxruntime", spec)
+        self._session = self._open(_fused(spec.files[0].path), threads)
         first = self._session.get_inputs()[0]
         self._input = first.name
         self._outputs = [o.name for o in self._session.get_outputs()]
         self._output_quantisation = dict(spec.quantisation.get("out", {}))
         self.input_shape = tuple(d if isinstance(d, int) else None for d in first.shape)
-        kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(float16)": "float16"}
-        if first.type not in kinds:
+        if first.type not in _DTYPE_OF_ONNX:
             raise ValueError(f"input type {first.type} is not supported")
-        self.input_dtype = kinds[first.type]
+        self.input_dtype = _DTYPE_OF_ONNX[first.type]
         scale = spec.quantisation.get("in")
         self.input_quantisation = (float(scale[0]), float(scale[1])) if scale else None
+
+    def _open(self, model: str | bytes, threads: int) -> Any:
+        options = self._runtime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Spinning threads would steal the core from the encoders that run beside.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, tensor: npt.NDArray[np.generic]) -> dict[str, OutputArray]:
         values = self._session.run(self._outputs, {self._input: tensor})
@@ -94,6 +106,14 @@ class OnnxSession:
         for name, (scale, zero_point) in self._output_quantisation.items():
             outputs[name] = QuantisedArray(outputs[name], scale, zero_point)  # type: ignore[arg-type]
         return outputs
+
+
+def _fused(path: Path) -> str | bytes:
+    """The path as it is, or the file's bytes where an edit lets ONNX Runtime fuse more."""
+    model = path.read_bytes()
+    edited = without_initializer_inputs(model)
+    # The path where nothing changes: a model with external data is found only beside its file.
+    return str(path) if edited == model else edited
 
 
 class LiteRtSession:
