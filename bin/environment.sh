@@ -1,8 +1,8 @@
 # Sourced by the other scripts of this folder: makes or reuses the virtual environment beside it.
 #
 # need_environment EXTRA installs the package with that extra (and the pinned versions of constraints.txt)
-# into .venv, and does nothing when that was done before with the same declarations. It prints to
-# standard error, so that the output of a command that needs it stays its own. PYTHON names the interpreter.
+# into .venv, and does nothing when that was done before in this place with the same declarations. It prints
+# to standard error, so that the output of a command that needs it stays its own. PYTHON names the interpreter.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -10,7 +10,7 @@ stamp="$venv/.vcm-installed"
 
 need_environment() {
     local extra="$1" declared
-    declared="$(cat "$root/setup.cfg" "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
+    declared="$root $(cat "$root/setup.cfg" "$root/pyproject.toml" "$root/constraints.txt" | cksum)"
     if is_installed; then return; fi
     # Two scripts started at once must not install into one folder.
     exec 9>"$root/.venv.lock"
