@@ -72,7 +72,7 @@ def _weights(matrix: str) -> tuple[float, float, float]:
 
 
 def rgb_to_yuv420(
-    rgb: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
+    rgb: npt.NDArray[np.generic],
     pix_fmt: str = "yuv420p10le",
     *,
     matrix: str = "bt709",
@@ -101,7 +101,7 @@ def rgb_to_yuv420(
     height, width = rgb.shape[:2]
     luma_offset, luma_scale, chroma_offset, chroma_scale = _levels(pix_fmt, color_range)
     red, green, blue = _weights(matrix)
-    top = float(np.iinfo(rgb.dtype).max)
+    top = 255.0 if rgb.dtype == np.uint8 else 65535.0
     sample = np.dtype("<u2" if bit_depth(pix_fmt) > 8 else "u1")
     limit = float((1 << bit_depth(pix_fmt)) - 1)
 
