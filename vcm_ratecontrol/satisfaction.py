@@ -18,19 +18,22 @@ BoxArray = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The three thresholds of a detector's satisfaction, each in 0..1.
+    """What counts as satisfaction, each in 0..1. The first three are a detector's.
 
     confidence (T_conf): detections below it do not count, on either picture.
     iou (T_IoU): least intersection over union of a match.
     score (T_S): least F1 score S at which the machine is satisfied.
+    label_confidence: a classifier's opinion counts only where its label on the original has at least this
+        probability. 0, the published setting, counts near ties too, which flip at the slightest change.
     """
 
     confidence: float = 0.3
     iou: float = 0.5
     score: float = 0.5
+    label_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("confidence", "iou", "score"):
+        for name in ("confidence", "iou", "score", "label_confidence"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"threshold {name}={value}: must lie in 0..1")
@@ -87,13 +90,19 @@ class SMR:
         return self.satisfied / self.valid if self.valid else None
 
 
-def classification_verdict(name: str, original: Classification, decoded: Classification) -> Verdict:
+def classification_verdict(
+    name: str,
+    original: Classification,
+    decoded: Classification,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+) -> Verdict:
     """Satisfied when the top-1 label on the decoded picture equals the one on the original."""
+    valid = original.confidence >= thresholds.label_confidence
     return Verdict(
         machine=name,
         task="classification",
-        valid=True,
-        satisfied=decoded.label == original.label,
+        valid=valid,
+        satisfied=valid and decoded.label == original.label,
         score=float(decoded.probabilities[original.label]),
     )
 
@@ -120,7 +129,7 @@ def verdict(
 ) -> Verdict:
     """The verdict of one machine from its two results, which must be of one kind."""
     if isinstance(original, Classification) and isinstance(decoded, Classification):
-        return classification_verdict(name, original, decoded)
+        return classification_verdict(name, original, decoded, thresholds)
     if isinstance(original, Detections) and isinstance(decoded, Detections):
         return detection_verdict(name, original, decoded, thresholds)
     raise TypeError(f"{name}: results of two different tasks")
@@ -161,7 +170,8 @@ def iou_matrix(a: BoxArray, b: BoxArray) -> npt.NDArray[np.float64]:
     area_a = np.clip(a64[:, 2:] - a64[:, :2], 0.0, None).prod(axis=1)
     area_b = np.clip(b64[:, 2:] - b64[:, :2], 0.0, None).prod(axis=1)
     union = area_a[:, None] + area_b[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    result: npt.NDArray[np.float64] = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return result
 
 
 def smr(verdicts: Iterable[Verdict], task: str = "both") -> SMR:
