@@ -21,6 +21,7 @@ from codec_wrappers.plan import Segment
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
+    from codec_wrappers.qpmap_legal import MapRules
 
 ENTRY_POINT_GROUP = "codec_wrappers.encoders"
 
@@ -92,12 +93,16 @@ class Encoder(Protocol):
         """What the binary can do. Raises MissingToolError when it is not there."""
         ...
 
+    def map_rules(self) -> MapRules | None:
+        """What a QP map must keep to; None when the encoder takes no map, or any."""
+        ...
+
     def command(self, job: EncodeJob) -> EncodeCommand:
         """The command line for a job. Pure: no process, no file."""
         ...
 
     def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
-        """Per picture records in display order from the log (all that was printed) and the job's files; () if untold."""
+        """Records in display order from the log (all that was printed) and the job's files; () if untold."""
         ...
 
 

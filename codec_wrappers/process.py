@@ -43,11 +43,13 @@ def run_process(
     timeout_s: float = 600.0,
     on_stderr_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
+    group: "ProcessGroup | None" = None,
 ) -> ProcessResult:
     """Run a program to its end in its own process group.
 
     stdin: bytes, or an iterable of chunks that is written as the program reads it.
     timeout_s: seconds without an end after which the whole group is killed.
+    group: processes that are to die together; see `ProcessGroup`.
     Raises MissingToolError if the program cannot be started, EncoderError on a non-zero exit or a
     time-out, each with the last lines of stderr. Any other exception (Ctrl-C, a failing `stdin`
     iterable) kills the group before it is passed on.
@@ -64,6 +66,8 @@ def run_process(
         )
     except OSError as error:
         raise MissingToolError(f"{argv[0]}: cannot be started ({error.strerror}); check the path") from error
+    if group is not None:
+        group.add(process)
     pump = _Pump(process, on_stderr_line)
     timer = threading.Timer(timeout_s, pump.expire)
     timer.daemon = True
@@ -78,6 +82,8 @@ def run_process(
     finally:
         timer.cancel()
         pump.join()
+        if group is not None:
+            group.remove(process)
     stderr = "\n".join(pump.lines)
     if pump.expired:
         raise EncoderError(f"{Path(argv[0]).name}: no end after {timeout_s:.0f} s, killed; {_tail(pump.lines)}")
@@ -85,6 +91,35 @@ def run_process(
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         raise EncoderError(f"{Path(argv[0]).name}: {how}; {_tail(pump.lines)}")
     return ProcessResult(b"".join(pump.chunks), stderr, time.monotonic() - started)
+
+
+class ProcessGroup:
+    """Processes started by several threads that are to die together, when one fails or the user interrupts."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        """Register a running process; it is killed at once when the group is closed already."""
+        with self._lock:
+            self._running.add(process)
+            closed = self._closed
+        if closed:
+            kill_group(process)
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def close(self) -> None:
+        """Kill all that run, and all that will be added."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for process in running:
+            kill_group(process)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

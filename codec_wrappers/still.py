@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from codec_wrappers.capabilities import Codec
 from codec_wrappers.color import rgb_to_yuv420, yuv420_to_rgb
@@ -19,10 +19,12 @@ from codec_wrappers.plan import Segment
 from codec_wrappers.process import run_process
 
 if TYPE_CHECKING:
-    from codec_wrappers.qpmap import QPMap
     import av.video.plane
     import numpy as np
     import numpy.typing as npt
+    from av.video.codeccontext import VideoCodecContext
+
+    from codec_wrappers.qpmap import QPMap
 
     RGB = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -136,7 +138,8 @@ def decode_still(still: EncodedStill) -> npt.NDArray[np.uint8]:
     """Decode to uint8 RGB [height, width, 3]; padding is cropped. Raises VerificationError on a broken stream."""
     import av
 
-    context = av.CodecContext.create({"vvc": "vvc", "hevc": "hevc", "av1": "libdav1d"}[still.codec], "r")
+    decoder = {"vvc": "vvc", "hevc": "hevc", "av1": "libdav1d"}[still.codec]
+    context = cast("VideoCodecContext", av.CodecContext.create(decoder, "r"))
     context.thread_count = 1
     try:
         frames = [frame for packet in context.parse(still.data) for frame in context.decode(packet)]

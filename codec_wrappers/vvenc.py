@@ -1,8 +1,9 @@
 """VVenC (VVC, QP 0..63) through ffmpeg's libvvenc.
 
-VVenC has no input for QPs per frame or block, so a plan is coded in segments and joined. Three defaults of
-VVenC would break 'the plan's QP is the QP of the intra picture' and are switched off: perceptual QPA, the
-intra QP offset of -3, and reconstruction of rates by look-ahead (there is none at a fixed QP).
+VVenC has no input for QPs per frame or block, so a plan is coded in segments and joined. Defaults of VVenC that
+would break 'the plan's QP is the QP of the intra picture' are switched off: perceptual QPA, the intra QP offset of
+-3, and block importance mapping, which moves slice QPs by 1 or 2 with the content. The first picture of a segment is
+made its only intra picture (`poc0idr`; by default VVenC puts it at the end of the first GOP, at another QP).
 """
 
 import re
@@ -15,7 +16,7 @@ from codec_wrappers.rawinput import raw_input_arguments
 
 # One line per picture at verbosity 6, for instance
 # POC     8 TId: 0 (CRA, I-SLICE, QP 37)            20888 bits [Y 32.5601 dB ...
-_PICTURE_LINE = re.compile(r"POC\s+(\d+) .*?,\s*([IPB])-SLICE, QP (-?\d+)\)\s+(\d+) bits")
+_PICTURE_LINE = re.compile(r"POC\s+(\d+) .*?,\s*([IPB])-SLICE, QP (-?\d+)[^)]*\)\s+(\d+) bits")
 
 # ffmpeg's encoder help names the accepted range "(from -1 to 63)"; -1 means 'unset'.
 _QP_RANGE = re.compile(r"-qp\s+<int>.*\(from (-?\d+) to (\d+)\)")
@@ -48,20 +49,20 @@ class VvencEncoder:
             presets=tuple(presets),
         )
 
+    def map_rules(self) -> None:
+        """No maps at all."""
+
     def command(self, job: EncodeJob) -> EncodeCommand:
         (segment,) = job.segments
-        # decodingrefreshtype=idr and an intra period beyond the segment: exactly one intra picture, first,
-        # and nothing refers across the join.
         params = "intraqpoffset=0:verbosity=6"
         if job.coding == "inter":
-            params += f":refreshtype=idr:intraperiod={_intra_period(segment.n_frames)}"
+            params += ":bim=0:poc0idr=1:refreshtype=idr:intraperiod=-1"
         return EncodeCommand(
             (
                 str(self.ffmpeg),
                 *raw_input_arguments(job),
                 *("-c:v", "libvvenc", "-preset", job.preset, "-qp", str(segment.qp), "-qpa", "0"),
                 *("-threads", "1", "-vvenc-params", params),
-                *(("-f", "vvc") if job.coding == "still" else ("-f", "mp4")),
                 str(job.output),
             )
         )
@@ -71,7 +72,3 @@ class VvencEncoder:
         records = [PictureRecord(int(poc), kind, float(qp), int(bits)) for poc, kind, qp, bits in found]
         return tuple(sorted(records, key=lambda record: record.index))
 
-
-def _intra_period(n_frames: int) -> int:
-    """Smallest multiple of VVenC's GOP of 32 that is not below the segment's length."""
-    return max(32, -(-n_frames // 32) * 32)

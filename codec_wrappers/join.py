@@ -1,0 +1,197 @@
+"""Coded pieces of different QP -> one playable file, with the source's timestamps and its other streams.
+
+Parameter sets differ from piece to piece (they carry the QP), so they must stay in the stream. The recipe
+that decodes every frame: each piece to Annex B, all pieces into one raw stream, and that muxed anew with
+timestamps of our own. (The concat demuxer, MPEG-TS and `dump_extra` lose frames; see docs/encoders.md.)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from codec_wrappers.encoder import Encoder
+from codec_wrappers.errors import EncoderError, InputError
+from codec_wrappers.ffmpeg import ffmpeg_path
+from codec_wrappers.process import ProcessGroup, run_process
+
+_TO_ANNEX_B = {"vvc": "vvc_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+
+# Containers by suffix. Raw streams carry pictures only: no timestamps, no audio.
+CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")
+RAW_SUFFIXES = {".266": "vvc", ".vvc": "vvc", ".265": "hevc", ".hevc": "hevc", ".obu": "av1"}
+
+COPY_TIMEOUT_S = 1800.0
+
+# Container tag with what the stream cannot say: the picture size before padding, and the plan in short.
+TAG = "vcm"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When each frame is shown: `pts[i] * time_base` seconds for frame i, rising."""
+
+    time_base: Fraction
+    pts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What a file holds besides its coded pictures.
+
+    source: file whose audio and subtitles, chapters and metadata are copied; None for none.
+    rotation: degrees anticlockwise by which players turn the picture.
+    sample_aspect_ratio: width : height of one sample.
+    tag: stored as JSON in the container tag `vcm`.
+    """
+
+    source: Path | None = None
+    rotation: int = 0
+    sample_aspect_ratio: Fraction = Fraction(1)
+    tag: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class _Access:
+    """One coded picture in decode order: display index, size in bytes, key frame or not."""
+
+    index: int
+    size: int
+    key: bool
+
+
+def check_suffix(output: Path, encoder: Encoder) -> None:
+    """Raise InputError when the output's suffix names no container, or the raw stream of another codec."""
+    suffix = output.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        if RAW_SUFFIXES[suffix] != encoder.codec:
+            raise InputError(f"{output}: a raw {RAW_SUFFIXES[suffix]} stream cannot hold {encoder.codec}; use .mp4")
+    elif suffix not in CONTAINERS:
+        known = ", ".join((*CONTAINERS, *RAW_SUFFIXES))
+        raise InputError(f"{output}: unknown suffix {suffix!r}; use one of {known}")
+    elif suffix == ".mkv" and encoder.codec == "vvc":
+        # FFmpeg 8.1 and 9.0 write VVC into Matroska without a codec identifier that any reader knows.
+        raise InputError(f"{output}: Matroska has no mapping for VVC in FFmpeg; use .mp4 or .266")
+
+
+def join(
+    pieces: Sequence[Path],
+    encoder: Encoder,
+    output: Path,
+    timing: Timing,
+    companions: Companions,
+    work_dir: Path,
+    group: ProcessGroup | None = None,
+) -> int:
+    """Write pieces, in order, as one file; returns the coded size of all pictures in bits.
+
+    pieces: MP4 files from `Encoder.command`, their frames counted from 0 each. output: a name in
+    `CONTAINERS` or `RAW_SUFFIXES`. Raises EncoderError when pieces and timestamps do not agree.
+    """
+    raw = work_dir / f"joined.{encoder.raw_format}"
+    pictures = _concatenate(pieces, encoder, raw)
+    if len(pictures) != len(timing.pts):
+        raise EncoderError(f"{encoder.name}: coded {len(pictures)} pictures of {len(timing.pts)}; try another preset")
+    bits = 8 * sum(picture.size for picture in pictures)
+    if output.suffix.lower() in RAW_SUFFIXES:
+        shutil.move(raw, output)
+        return bits
+    video = work_dir / "video.mp4"
+    _mux(raw, pieces, encoder, pictures, timing, video)
+    _add_companions(video, output, companions, group)
+    return bits
+
+
+def _concatenate(pieces: Sequence[Path], encoder: Encoder, raw: Path) -> list[_Access]:
+    import av
+    from av.bitstream import BitStreamFilterContext
+
+    pictures: list[_Access] = []
+    start = 0
+    with raw.open("wb") as file:
+        for piece in pieces:
+            with av.open(str(piece)) as container:
+                stream = container.streams.video[0]
+                name = _TO_ANNEX_B.get(encoder.codec)
+                to_raw = BitStreamFilterContext(name, stream) if name else None
+                packets = [packet for packet in container.demux(stream) if packet.size]
+                # Display order within the piece: its own timestamps only tell the order.
+                ranks = {pts: rank for rank, pts in enumerate(sorted(int(p.pts or 0) for p in packets))}
+                for packet in packets:
+                    access = _Access(start + ranks[int(packet.pts or 0)], packet.size, packet.is_keyframe)
+                    for converted in to_raw.filter(packet) if to_raw else [packet]:
+                        file.write(bytes(converted))
+                    pictures.append(access)
+                start += len(packets)
+    return pictures
+
+
+def decode_times(pts_in_decode_order: Sequence[int]) -> list[int]:
+    """Decoding times for pictures in decode order: rising, and never after the picture is shown.
+
+    The i-th picture is decoded when the i-th picture would be shown, all moved back by the same reordering
+    delay, so constant and variable frame rates are served alike.
+    """
+    shown = sorted(pts_in_decode_order)
+    delay = max((d - p for d, p in zip(shown, pts_in_decode_order, strict=True)), default=0)
+    return [d - delay for d in shown]
+
+
+def _mux(
+    raw: Path, pieces: Sequence[Path], encoder: Encoder, pictures: Sequence[_Access], timing: Timing, output: Path
+) -> None:
+    """Mux a raw stream with the given timestamps (video only)."""
+    import av
+
+    shown = [timing.pts[picture.index] for picture in pictures]
+    decoded = decode_times(shown)
+    gap = timing.pts[-1] - timing.pts[-2] if len(timing.pts) > 1 else max(1, round(1 / (25 * timing.time_base)))
+    next_shown = {pts: after - pts for pts, after in zip(timing.pts, timing.pts[1:], strict=False)}
+    # AV1's sequence header does not depend on the QP, and MP4 keeps its packets as they are.
+    readers = [av.open(str(piece)) for piece in pieces] if encoder.codec == "av1" else []
+    container = readers[0] if readers else av.open(str(raw), format=encoder.raw_format)
+    with container, av.open(str(output), "w") as sink:
+        template = container.streams.video[0]
+        stream = sink.add_stream_from_template(template, opaque=True)
+        stream.time_base = timing.time_base
+        sources = readers or [container]
+        packets = (packet for reader in sources for packet in reader.demux(video=0) if packet.size)
+        written = 0
+        for packet, pts, dts, picture in zip(packets, shown, decoded, pictures, strict=False):
+            packet.stream = stream
+            packet.time_base = timing.time_base
+            packet.pts, packet.dts = pts, dts
+            packet.duration = next_shown.get(pts, gap)
+            packet.is_keyframe = picture.key
+            sink.mux(packet)
+            written += 1
+    for reader in readers:
+        reader.close()
+    if written != len(pictures):
+        raise EncoderError(f"{encoder.name}: {written} of {len(pictures)} pictures found in the joined stream")
+
+
+def _add_companions(video: Path, output: Path, companions: Companions, group: ProcessGroup | None) -> None:
+    """Copy the coded video and the source's other streams into the final container, timestamps untouched."""
+    turn = ("-display_rotation", str(companions.rotation)) if companions.rotation else ()
+    inputs = ["-copyts", *turn, "-i", str(video)]
+    maps = ["-map", "0:v:0"]
+    mp4 = output.suffix.lower() != ".mkv"
+    if companions.source is not None:
+        inputs += ["-i", str(companions.source)]
+        maps += ["-map", "1:a?", "-map", "1:s?", "-map_metadata", "1", "-map_chapters", "1"]
+    text = "mov_text" if mp4 else "copy"
+    options = ["-c", "copy", "-c:s", text, "-avoid_negative_ts", "disabled"]
+    if companions.sample_aspect_ratio != 1 and companions.sample_aspect_ratio > 0:
+        ratio = companions.sample_aspect_ratio
+        options += ["-aspect:v:0", f"{ratio.numerator}:{ratio.denominator}"]
+    if companions.tag is not None:
+        options += ["-metadata", f"{TAG}={json.dumps(companions.tag, separators=(',', ':'))}"]
+    if mp4:
+        options += ["-movflags", "+faststart+use_metadata_tags"]
+    argv = [str(ffmpeg_path()), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y"]
+    run_process([*argv, *inputs, *maps, *options, str(output)], timeout_s=COPY_TIMEOUT_S, group=group)

@@ -1,0 +1,281 @@
+"""A plan and a source of frames -> one verified file: jobs in parallel, joined, decoded, counted, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codec_wrappers.capabilities import Capabilities
+from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
+from codec_wrappers.errors import EncoderError, OutputError
+from codec_wrappers.frames import FrameSource, PixelFormat
+from codec_wrappers.join import Companions, Timing, check_suffix, join
+from codec_wrappers.plan import EncodePlan, Segment
+from codec_wrappers.process import ProcessGroup, run_process
+from codec_wrappers.verify import require_frames
+
+if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
+
+# A watchdog, not a limit: slower presets on one slow core need about 1e-5 s per sample and frame.
+TIMEOUT_BASE_S = 120.0
+TIMEOUT_PER_SAMPLE_S = 1e-4
+
+
+@dataclass(frozen=True)
+class CodedJob:
+    """One finished encoder process.
+
+    segments: of the whole plan, frames counted from 0 of the clip; pictures: read-back records in display
+    order, indices of the clip too (() where the encoder tells nothing); piece: its file; seconds: wall time.
+    """
+
+    segments: tuple[Segment, ...]
+    piece: Path
+    pictures: tuple[PictureRecord, ...]
+    argv: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """A verified file.
+
+    bits: coded pictures without container; file_bytes: size on disk; pictures: read-back per picture;
+    moved_cells, clipped_cells: blocks of the map that had to be lowered to be legal; seconds: wall time.
+    """
+
+    output: Path
+    encoder: str
+    encoder_version: str
+    preset: str
+    n_frames: int
+    bits: int
+    file_bytes: int
+    pictures: tuple[PictureRecord, ...] = field(repr=False)
+    commands: tuple[tuple[str, ...], ...] = field(repr=False)
+    moved_cells: int
+    clipped_cells: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How to encode: preset (None: the encoder's default), coding type, parallel encoder processes."""
+
+    preset: str | None = None
+    coding: CodingType = "inter"
+    workers: int = 0
+
+    @property
+    def n_workers(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+
+def pixel_format(capabilities: Capabilities) -> PixelFormat:
+    """The raw format that is piped into an encoder: 10 bit where it takes that."""
+    return "yuv420p10le" if "yuv420p10le" in capabilities.pixel_formats else "yuv420p"
+
+
+def encode(
+    plan: EncodePlan,
+    source: FrameSource,
+    encoder: Encoder,
+    output: Path,
+    timing: Timing,
+    options: EncodeOptions,
+    companions: Companions | None = None,
+    on_frames: Callable[[int], None] | None = None,
+) -> EncodeResult:
+    """Encode all frames of `source` as `plan` says and put the verified file at `output` (replacing it).
+
+    on_frames: called with the number of frames that were just finished.
+    Raises UnsupportedError before anything starts, EncoderError, MapHadNoEffectError, VerificationError,
+    OutputError. Whatever happens, `output` is either the old file or the complete new one, and no
+    temporary file and no process stays behind.
+    """
+    started = time.monotonic()
+    capabilities = encoder.capabilities()
+    check_suffix(output, encoder)
+    legal, moved, clipped = _prepared(plan, source, encoder, capabilities)
+    with work_folder(output) as folder:
+        coded = encode_pieces(legal, source, encoder, folder, options, on_frames)
+        final = folder / f"final{output.suffix.lower()}"
+        pieces = [job.piece for job in coded]
+        with guarded_group() as group:
+            bits = join(pieces, encoder, final, timing, companions or Companions(), folder, group)
+        require_frames(final, plan.n_frames)
+        size = final.stat().st_size
+        final.replace(output)
+    return EncodeResult(
+        output=output,
+        encoder=encoder.name,
+        encoder_version=capabilities.version,
+        preset=options.preset or encoder.default_preset,
+        n_frames=plan.n_frames,
+        bits=bits,
+        file_bytes=size,
+        pictures=tuple(picture for job in coded for picture in job.pictures),
+        commands=tuple(job.argv for job in coded),
+        moved_cells=moved,
+        clipped_cells=clipped,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _prepared(
+    plan: EncodePlan, source: FrameSource, encoder: Encoder, capabilities: Capabilities
+) -> tuple[EncodePlan, int, int]:
+    """The plan with a legal map; how many cells were moved and clipped. Refuses what cannot be done."""
+    capabilities.require_plan(plan)
+    if plan.n_frames != source.n_frames:
+        raise EncoderError(f"plan: covers {plan.n_frames} frames, the source has {source.n_frames}")
+    if plan.qp_map is None:
+        return plan, 0, 0
+    from codec_wrappers.qpmap_legal import legalise
+
+    rules = encoder.map_rules()
+    if rules is None:
+        return plan, 0, 0
+    legal = legalise(plan.qp_map.resampled(capabilities.block_size), rules)
+    return replace(plan, qp_map=legal.map), legal.moved, legal.clipped
+
+
+@contextmanager
+def work_folder(output: Path) -> Iterator[Path]:
+    """A private folder beside the output (so that the last step is a rename), removed whatever happens."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+    except OSError as error:
+        raise OutputError(f"{output.parent}: cannot write there ({error.strerror}); choose another --output") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def guarded_group() -> Iterator[ProcessGroup]:
+    """Processes started inside die when the block is left by an exception (Ctrl-C included)."""
+    group = ProcessGroup()
+    try:
+        yield group
+    except BaseException:
+        group.close()
+        raise
+
+
+def jobs_of(plan: EncodePlan, frame_qp: bool) -> tuple[tuple[Segment, ...], ...]:
+    """The plan's segments, grouped into encoder processes: all in one where QPs can change from frame to
+    frame, else one process each."""
+    return (plan.segments,) if frame_qp else tuple((segment,) for segment in plan.segments)
+
+
+def encode_pieces(
+    plan: EncodePlan,
+    source: FrameSource,
+    encoder: Encoder,
+    folder: Path,
+    options: EncodeOptions,
+    on_frames: Callable[[int], None] | None = None,
+) -> list[CodedJob]:
+    """Code a plan's segments into MP4 pieces in `folder`, in parallel, longest first; in order of frames.
+
+    The map must be legal already. The pieces do not depend on the number of workers: each process has one
+    thread. The first failure kills all others and is raised.
+    """
+    capabilities = encoder.capabilities()
+    preset = options.preset or encoder.default_preset
+    capabilities.require_preset(preset)
+    groups = jobs_of(plan, capabilities.frame_qp)
+    order = sorted(range(len(groups)), key=lambda i: groups[i][0].start - groups[i][-1].stop)
+    with guarded_group() as processes, ThreadPoolExecutor(options.n_workers) as pool:
+
+        def run(index: int) -> CodedJob:
+            work = folder / f"job{index:05d}"
+            work.mkdir()
+            job = _job(groups[index], plan.qp_map, source, capabilities, preset, options.coding, work)
+            coded = run_job(job, groups[index], source, encoder, processes)
+            if on_frames is not None:
+                on_frames(job.n_frames)
+            return coded
+
+        futures = {index: pool.submit(run, index) for index in order}
+        try:
+            done, waiting = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            failed = [future for future in done if future.exception() is not None]
+            if failed:
+                raise failed[0].exception() or EncoderError(encoder.name)
+        except BaseException:
+            # Before the pool's exit waits for its threads: nothing new starts, what runs is killed.
+            for future in futures.values():
+                future.cancel()
+            processes.close()
+            raise
+        return [futures[index].result() for index in range(len(groups))]
+
+
+def _job(
+    segments: tuple[Segment, ...],
+    qp_map: QPMap | None,
+    source: FrameSource,
+    capabilities: Capabilities,
+    preset: str,
+    coding: CodingType,
+    work: Path,
+) -> EncodeJob:
+    first, stop = segments[0].start, segments[-1].stop
+    part = qp_map.crop_frames(first, stop) if qp_map is not None and qp_map.n_frames > 1 else qp_map
+    return EncodeJob(
+        format=source.format,
+        pix_fmt=pixel_format(capabilities),
+        segments=tuple(Segment(s.start - first, s.stop - first, s.qp) for s in segments),
+        preset=preset,
+        coding=coding,
+        output=work / "piece.mp4",
+        work_dir=work,
+        qp_map=part,
+    )
+
+
+def run_job(
+    job: EncodeJob, segments: tuple[Segment, ...], source: FrameSource, encoder: Encoder, group: ProcessGroup
+) -> CodedJob:
+    """Run one encoder process to its end and read back what it did. Raises EncoderError."""
+    command = encoder.command(job)
+    for name, content in command.files.items():
+        (job.work_dir / name).write_bytes(content)
+    first = segments[0].start
+    samples = job.format.padded_width * job.format.padded_height * job.n_frames
+    result = run_process(
+        command.argv,
+        stdin=source.read(first, first + job.n_frames, job.pix_fmt),
+        timeout_s=TIMEOUT_BASE_S + TIMEOUT_PER_SAMPLE_S * samples,
+        cwd=job.work_dir,
+        group=group,
+    )
+    if not job.output.exists() or job.output.stat().st_size == 0:
+        # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
+        raise EncoderError(f"{encoder.name}: exit 0 but wrote nothing; {result.log[-300:]!r}")
+    records = encoder.read_back(job, result.log)
+    return CodedJob(
+        segments=segments,
+        piece=job.output,
+        pictures=tuple(replace(record, index=record.index + first) for record in records),
+        argv=command.argv,
+        seconds=result.seconds,
+    )
+
+
+def flat_timing(n_frames: int, frame_rate: Fraction) -> Timing:
+    """Timing of frames at a constant rate from 0 on."""
+    return Timing(1 / frame_rate, range(n_frames))
