@@ -28,14 +28,13 @@ is_installed() { # the extra `dev` holds every other one
 
 install_environment() {
     local python="${PYTHON:-python3}"
-    if [ ! -x "$venv/bin/python" ]; then
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then # none yet, or one whose making was interrupted
         if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$python: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3"
             exit 7
         fi
         echo "Making $venv ..."
         if ! "$python" -m venv "$venv"; then
-            rm -rf "$venv"
             echo "$python: cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)"
             exit 7
         fi
