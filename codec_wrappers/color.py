@@ -95,9 +95,7 @@ def rgb_to_yuv420(
     import numpy as np
 
     if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape or rgb.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"expected RGB uint8 or uint16 of shape [H, W, 3], got {rgb.dtype} {list(rgb.shape)}"
-        )
+        raise ValueError(f"RGB must be uint8 or uint16 [H, W, 3], not {rgb.dtype} {list(rgb.shape)}")
     height, width = rgb.shape[:2]
     luma_offset, luma_scale, chroma_offset, chroma_scale = _levels(pix_fmt, color_range)
     red, green, blue = _weights(matrix)

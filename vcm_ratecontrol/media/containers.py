@@ -71,24 +71,39 @@ class _Demuxed:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """Open a media file by content, never what its text points to. Raises InputError."""
+    """Open a media file by content, never what its text points to; decodes on all cores.
+
+    Raises InputError.
+    """
     import av
 
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     try:
-        return av.open(f"file:{path}", container_options=options)
-    except (av.FFmpegError, ValueError) as error:
+        try:
+            container = _open(str(path))
+        except av.FFmpegError:
+            # A name such as .jpg can outvote the content of a raw stream: ask again without the name.
+            with path.open("rb") as file:
+                container = _open(f"/dev/fd/{file.fileno()}")
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: neither a picture nor a video that can be read, or it is cut off; give a jpg, png, "
             "webp, tiff, bmp, avif, mp4, mov, mkv, webm, avi, y4m, 264, 265 or 266 file that plays"
         ) from error
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.thread_type = "AUTO"
+    return container
+
+
+def _open(name: str) -> av.container.InputContainer:
+    import av
+
+    return av.open(f"file:{name}", container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"})
 
 
 def video_stream(container: av.container.InputContainer, index: int) -> av.video.stream.VideoStream:
-    """The video stream of that index, decoding on all cores."""
-    (stream,) = (stream for stream in container.streams.video if stream.index == index)
-    stream.thread_type = "AUTO"
-    return stream
+    """The video stream of that index in the container."""
+    return next(stream for stream in container.streams.video if stream.index == index)
 
 
 def damaged(path: Path, reason: str) -> InputError:
@@ -126,9 +141,7 @@ def probe_video(path: Path) -> Clip:
     first = _first_frame(path, facts.stream)
     if max(first.width, first.height) > MAX_SIDE:
         size = f"{first.width}x{first.height}"
-        raise InputError(
-            f"{path}: the video is {size}, larger than {MAX_SIDE}x{MAX_SIDE}; scale it down first"
-        )
+        raise InputError(f"{path}: the video is {size}, larger than {MAX_SIDE}x{MAX_SIDE}; scale it down first")
     color = color_tags(first)
     try:
         rgb_matrix(color, first.width, first.height)
@@ -179,9 +192,7 @@ def _demux(path: Path) -> _Demuxed:
         stream = next(films, None)
         if stream is None or stream.codec_context is None:
             kinds = ", ".join(sorted({str(stream.type) for stream in container.streams})) or "nothing"
-            raise InputError(
-                f"{path}: no video stream that can be decoded (there is {kinds}); give a video file"
-            )
+            raise InputError(f"{path}: no video stream that can be decoded (there is {kinds}); give a video file")
         packets = []
         try:
             for packet in container.demux(stream):
@@ -192,9 +203,7 @@ def _demux(path: Path) -> _Demuxed:
             raise damaged(path, f"after {len(packets)} packets: {error.strerror}") from error
         if not packets:
             raise InputError(f"{path}: the video stream has no frames; record or export it again")
-        if name == "yuv4mpegpipe" and y4m_ends_within_frame(
-            path, [p.position for p in packets], packets[0].size
-        ):
+        if name == "yuv4mpegpipe" and y4m_ends_within_frame(path, [p.position for p in packets], packets[0].size):
             raise damaged(path, f"it ends within frame {len(packets)}")
         rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
         return _Demuxed(

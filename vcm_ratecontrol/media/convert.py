@@ -145,11 +145,7 @@ def frame_to_rgb(frame: av.VideoFrame, color: ColorTags) -> npt.NDArray[np.uint8
 
     if frame.format.is_rgb:
         rgb = _native_rgb(frame)
-        return (
-            rgb
-            if rgb.dtype == np.uint8
-            else ((rgb.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        )
+        return rgb if rgb.dtype == np.uint8 else ((rgb.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     matrix = rgb_matrix(color, frame.width, frame.height)
     if _planar_420_depth(frame.format.name) is not None or is_grey(frame.format.name):
         name: PixelFormat = "yuv420p" if _depth(frame) == 8 else "yuv420p10le"
@@ -231,9 +227,7 @@ def _planes_420(frame: av.VideoFrame, color: ColorTags, bits: int) -> Planes:
 
     name = frame.format.name
     if is_grey(name):
-        grey = (
-            frame.reformat(format="gray" if _depth(frame) <= 8 else "gray16le") if "le" not in name else frame
-        )
+        grey = frame.reformat(format="gray" if _depth(frame) <= 8 else "gray16le") if "le" not in name else frame
         depth = _depth(grey)
         luma = _to_depth(frame_samples(grey, 0, 1, "u1" if depth <= 8 else "<u2"), depth, bits, color.range)
         neutral = np.full(((frame.height + 1) // 2, (frame.width + 1) // 2), 1 << (bits - 1), luma.dtype)
@@ -275,17 +269,18 @@ def _to_depth(samples: Samples, depth: int, bits: int, color_range: str) -> Samp
     """
     import numpy as np
 
-    dtype = np.uint8 if bits == 8 else np.dtype("<u2")
+    dtype = np.dtype("u1" if bits == 8 else "<u2")
     if depth == bits:
         return samples.astype(dtype, copy=False)
-    wide: Samples = samples.astype(np.uint32)
     if color_range == "pc":
         top, source_top = (1 << bits) - 1, (1 << depth) - 1
-        return ((wide * top + source_top // 2) // source_top).astype(dtype)
+        table = (np.arange(1 << depth, dtype=np.uint32) * top + source_top // 2) // source_top
+        return table.astype(dtype)[samples]
     if depth < bits:
-        return (wide << (bits - depth)).astype(dtype)
+        return samples.astype(dtype) << (bits - depth)
     drop = depth - bits
-    rounded: Samples = np.minimum((wide + (1 << (drop - 1))) >> drop, (1 << bits) - 1)
+    half = 1 << (drop - 1)
+    rounded: Samples = (np.minimum(samples, (1 << depth) - 1 - half) + half) >> drop
     return rounded.astype(dtype)
 
 

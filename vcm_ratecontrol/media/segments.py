@@ -107,11 +107,7 @@ def segments_from_cuts(
     least = Fraction(min_seconds)
     kept = [0]
     for cut in sorted(set(cuts)):
-        if (
-            0 < cut < clip.n_frames
-            and times[cut] - times[kept[-1]] >= least
-            and times[-1] - times[cut] >= least
-        ):
+        if 0 < cut < clip.n_frames and times[cut] - times[kept[-1]] >= least and times[-1] - times[cut] >= least:
             kept.append(cut)
     kept.append(clip.n_frames)
     return tuple(piece for scene in pairwise(kept) for piece in _split(times, *scene, Fraction(max_seconds)))
@@ -143,9 +139,7 @@ def _split(times: Sequence[Fraction], start: int, stop: int, longest: Fraction) 
 def _nearest(times: Sequence[Fraction], time: Fraction) -> int:
     """The frame that starts nearest to a time."""
     after = bisect_left(times, time)
-    return (
-        after - 1 if after and time - times[after - 1] <= times[min(after, len(times) - 1)] - time else after
-    )
+    return after - 1 if after and time - times[after - 1] <= times[min(after, len(times) - 1)] - time else after
 
 
 def _check_limits(max_seconds: float, min_seconds: float) -> None:

@@ -30,9 +30,7 @@ def write_png(rgb: npt.NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(rgb, "RGB").save(file, format="PNG", compress_level=6)
 
 
-def write_y4m(
-    frames: Iterable[bytes], format: VideoFormat, path: Path, pix_fmt: PixelFormat = "yuv420p"
-) -> int:
+def write_y4m(frames: Iterable[bytes], format: VideoFormat, path: Path, pix_fmt: PixelFormat = "yuv420p") -> int:
     """Write frames as YUV4MPEG2; an existing file is replaced.
 
     frames: packed planes of `format`'s padded size such as `FrameSource.read` yields; the padding is cropped.
