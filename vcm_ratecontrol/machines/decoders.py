@@ -1,7 +1,7 @@
 """From network outputs to candidate boxes, before suppression.
 
 Every decoder asks the cheap question first: which cells can reach the confidence at all (objectness, or the
-class map itself), and decodes boxes only for those. `Outputs` maps names to arrays that keep the batch axis of 1.
+class map itself), and decodes boxes only for those. `Outputs` maps names to arrays that keep the batch axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Outputs = Mapping[str, OutputArray]
 
 
 class Candidates(NamedTuple):
-    """boxes [N, 4] x1, y1, x2, y2 in network pixels; scores [N] >= the asked confidence; classes [N] own index."""
+    """boxes [N, 4] x1, y1, x2, y2 in network pixels; scores [N] >= the confidence; classes [N], own index."""
 
     boxes: Floats
     scores: Floats
@@ -43,7 +43,7 @@ _OBJECTNESS_SLACK = 0.9
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))
+    return np.reciprocal(np.exp(-np.clip(x, -60, 60)) + np.float32(1))
 
 
 def _logit(p: float) -> float:
@@ -76,7 +76,7 @@ def _join(parts: list[Candidates]) -> Candidates:
 
 
 def _objectness_rows(y: OutputArray, confidence: float) -> tuple[Floats, Indices, Indices, Floats]:
-    """Rows of [1, N, 5 + C] (box, objectness, classes) worth decoding -> (their values, row, class, score)."""
+    """What [1, N, 5 + C] (box, objectness, classes) finds: values, row, class and score of each."""
     rows = np.flatnonzero(y[0, :, 4] >= confidence * _OBJECTNESS_SLACK)
     values = y[0, rows]
     at, classes, scores = _select(values[:, 4:5] * values[:, 5:], confidence)
@@ -84,7 +84,7 @@ def _objectness_rows(y: OutputArray, confidence: float) -> tuple[Floats, Indices
 
 
 def yolox(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
-    """One [1, N, 85] over strides 8, 16, 32: centre offsets in cells, log sizes (Ge et al. 2021, section 2.1)."""
+    """One [1, N, 5 + C] over strides 8, 16, 32: centre offsets in cells, log sizes (arXiv 2107.08430)."""
     width, height = spec.geometry.size
     values, index, classes, scores = _objectness_rows(_first(outputs), confidence)
     cells, strides = np.zeros((len(index), 2), np.float32), np.zeros((len(index), 1), np.float32)
@@ -99,7 +99,7 @@ def yolox(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
 
 
 def _expected_distances(distribution: Floats) -> Floats:
-    """[N, 4 * bins] logits -> [N, 4]: the mean of each softmax (Generalized Focal Loss, Li et al. 2020, eq. 3-5)."""
+    """[N, 4 * bins] logits -> [N, 4]: the mean of each softmax (Generalized Focal Loss, arXiv 2006.04388)."""
     bins = distribution.shape[1] // 4
     if bins == 1:
         return distribution
@@ -159,7 +159,7 @@ def yolov8(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates
 
 
 def darknet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
-    """YOLOv3 heads [1, anchors * (5 + C), rows, columns] of logits (Redmon & Farhadi 2018, section 2.1)."""
+    """YOLOv3 heads [1, anchors * (5 + C), rows, columns] of logits (arXiv 1804.02767, section 2.1)."""
     floor, parts = _logit(confidence * _OBJECTNESS_SLACK), []
     for head in spec.options["heads"]:
         y = outputs[head["name"]]
@@ -172,14 +172,14 @@ def darknet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidate
         values, anchor, cell = values[at], anchor[at], cell[at]
         stride = np.array(spec.geometry.size, np.float32) / np.array([columns, lines], np.float32)
         grow = float(head.get("scale_x_y", 1))
-        centres = (_sigmoid(values[:, :2]) * grow - (grow - 1) / 2 + _cells(cell, columns)) * stride
-        sizes = np.exp(np.clip(values[:, 2:4], -20, 10)) * anchors[anchor]
+        centres: Floats = (_sigmoid(values[:, :2]) * grow - (grow - 1) / 2 + _cells(cell, columns)) * stride
+        sizes: Floats = np.exp(np.clip(values[:, 2:4], -20, 10)) * anchors[anchor]
         parts.append(Candidates(_from_centres(centres, sizes), scores, classes))
     return _join(parts)
 
 
 def fastestv2(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
-    """Yolo-FastestV2 heads [1, rows, columns, 3 * 4 boxes + 3 objectness + C classes shared by the anchors]."""
+    """Yolo-FastestV2 heads [1, rows, columns, 3 * 4 boxes + 3 objectness + C classes for all anchors]."""
     names = spec.output_names or tuple(outputs)
     anchors, parts = np.array(spec.options["anchors"], np.float32).reshape(len(names), 3, 2), []
     for level, name in enumerate(names):
@@ -193,7 +193,7 @@ def fastestv2(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candida
             at, classes, scores = _select(values[:, 12 + b : 13 + b] * values[:, 15:], confidence)
             box = values[at, b * 4 : b * 4 + 4]
             centres = (box[:, :2] * 2 - 0.5 + _cells(rows[at], columns)) * stride
-            sizes = (box[:, 2:4] * 2) ** 2 * anchors[level, b]
+            sizes = np.square(box[:, 2:4] * 2) * anchors[level, b]
             parts.append(Candidates(_from_centres(centres, sizes), scores, classes))
     return _join(parts)
 
@@ -214,17 +214,22 @@ def fastestdet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candid
     at, classes, scores = at[reached], classes[reached], scores[reached]
     values = values[at]
     size = np.array(spec.geometry.size, np.float32)
-    centres = (_cells(cells[at], columns) + np.tanh(values[:, 1:3])) / np.array([columns, lines], np.float32) * size
+    stride = size / np.array([columns, lines], np.float32)
+    centres = (_cells(cells[at], columns) + np.tanh(values[:, 1:3])) * stride
     return Candidates(_from_centres(centres, _sigmoid(values[:, 3:5]) * size), scores, classes)
 
 
 def ssd_anchors(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
-    """SSD in corner form: classes [1, N, 1 + C] with background first, corner offsets and anchors [1, N, 4] in 0..1."""
+    """SSD with offsets of the corners in anchor sizes.
+
+    Classes [1, N, 1 + C], background first; offsets [1, N, 4]; anchors [1, N, 4] x1, y1, x2, y2 in 0..1.
+    """
     scores_of, offsets_of, anchors_of = (outputs[name] for name in spec.output_names or tuple(outputs))
     rows, classes, scores = _select(np.ascontiguousarray(scores_of[0, :, 1:]), confidence)
     offsets, anchors = offsets_of[0, rows], anchors_of[0, rows]
     sizes = np.tile(anchors[:, 2:] - anchors[:, :2], 2)
-    return Candidates((offsets * sizes + anchors) * np.tile(np.float32(spec.geometry.size), 2), scores, classes)
+    pixels = np.array(spec.geometry.size * 2, np.float32)
+    return Candidates((offsets * sizes + anchors) * pixels, scores, classes)
 
 
 # COCO numbers its 80 classes 1..90 with gaps; these are the missing numbers.
@@ -233,17 +238,17 @@ COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _COCO_GAPS)
 
 
 def tflite_post(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:
-    """TFLite_Detection_PostProcess: boxes [1, N, 4] y1, x1, y2, x2 in 0..1, classes, scores [1, N], count [1].
+    """TFLite_Detection_PostProcess: boxes [1, N, 4] y1, x1, y2, x2 in 0..1, classes, scores [1, N], count.
 
-    Suppressed by the network already. Classes are told from scores by being whole numbers; `post_order` 'sc' says
-    that the scores come first. `map90`: classes are COCO's 90 ids minus 1.
+    Suppressed by the network already. Classes are told from scores by being whole numbers; `post_order` 'sc'
+    says that the scores come first. `map90`: classes are COCO's 90 ids minus 1.
     """
     arrays = [np.asarray(v[...], np.float32) for v in outputs.values()]
     boxes = next(a for a in arrays if a.ndim == 3)[0]
     one, two = (a[0] for a in arrays if a.ndim == 2)
     count = min(int(next(a for a in arrays if a.ndim == 1)[0]), len(boxes))
-    whole = np.allclose(one, np.round(one)) and one.max() >= 0 and spec.options.get("post_order", "cs") == "cs"
-    found, scores = (one[:count], two[:count]) if whole else (two[:count], one[:count])
+    classes_first = np.allclose(one, np.round(one)) and spec.options.get("post_order", "cs") == "cs"
+    found, scores = (one[:count], two[:count]) if classes_first else (two[:count], one[:count])
     classes = found.astype(np.intp)
     if spec.options.get("map90"):
         to_coco80 = np.full(256, -1, np.intp)
@@ -251,12 +256,19 @@ def tflite_post(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candi
         classes = to_coco80[np.clip(classes, 0, 255)]
     keep = np.flatnonzero((scores >= confidence) & (classes >= 0))
     keep = keep[np.argsort(-scores[keep], kind="stable")]
-    pixels = boxes[keep][:, [1, 0, 3, 2]] * np.tile(np.float32(spec.geometry.size), 2)
+    pixels = boxes[keep][:, [1, 0, 3, 2]] * np.array(spec.geometry.size * 2, np.float32)
     return Candidates(pixels, scores[keep], classes[keep])
 
 
 Decoder = Callable[[Outputs, MachineSpec, float], Candidates]
 DECODERS: dict[str, Decoder] = {
-    "yolox": yolox, "gfl": gfl, "yolov5": yolov5, "yolov8": yolov8, "darknet": darknet, "fastestv2": fastestv2,
-    "fastestdet": fastestdet, "ssd_anchors": ssd_anchors, "tflite_post": tflite_post,
-}  # fmt: skip
+    "yolox": yolox,
+    "gfl": gfl,
+    "yolov5": yolov5,
+    "yolov8": yolov8,
+    "darknet": darknet,
+    "fastestv2": fastestv2,
+    "fastestdet": fastestdet,
+    "ssd_anchors": ssd_anchors,
+    "tflite_post": tflite_post,
+}

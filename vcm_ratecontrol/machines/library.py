@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from codec_wrappers.errors import InputError
 
+from .files import resolve_files
 from .machine import MachineRunError, Result, Task
-from .manifest import RUNTIMES, MachineSpec, Manifest, hash_files, read_manifest
+from .manifest import RUNTIMES, MachineSpec, Manifest, read_manifest
 from .network import DEFAULT_MIN_CONFIDENCE, NetworkClassifier, NetworkDetector
 from .preprocess import PreparedPicture
 
@@ -44,6 +45,7 @@ class MachineLibrary:
     def __init__(self, ref: LibraryRef, machines: Sequence[NetworkMachine]) -> None:
         self.ref = ref
         self.machines = tuple(machines)
+        self._by_name = {m.name: m for m in self.machines}
 
     @classmethod
     def load(
@@ -72,10 +74,7 @@ class MachineLibrary:
         return iter(self.machines)
 
     def __getitem__(self, name: str) -> NetworkMachine:
-        for machine in self.machines:
-            if machine.name == name:
-                return machine
-        raise KeyError(name)
+        return self._by_name[name]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,7 +86,7 @@ class MachineLibrary:
         return MappingProxyType({m.name: m.sha256 for m in self.machines})
 
     def run(self, picture: npt.NDArray[np.uint8] | PreparedPicture) -> dict[str, Result]:
-        """Name -> result on one picture (uint8 [H, W, 3] RGB). Raises MachineRunError at the first failure."""
+        """Name -> result on one picture (uint8 [H, W, 3] RGB). Raises MachineRunError at a first failure."""
         prepared = picture if isinstance(picture, PreparedPicture) else PreparedPicture(picture)
         return {m.name: m.run_one(prepared) for m in self.machines}
 
@@ -112,7 +111,8 @@ class MachineLibrary:
 
 def open_machine(spec: MachineSpec, threads: int, min_confidence: float) -> NetworkMachine:
     """Checks the files and opens the network. Raises InputError, MissingToolError."""
-    identity = spec.identity(hash_files(spec))
+    spec, hashes = resolve_files(spec)
+    identity = spec.identity(hashes)
     if spec.task == "classification":
         return NetworkClassifier(spec, identity, threads)
     return NetworkDetector(spec, identity, threads, min_confidence)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from codec_wrappers.errors import InputError, MissingToolError
+from codec_wrappers.errors import InputError
 
 from .machine import Task
 
@@ -26,7 +26,7 @@ LAYOUT_OF_RUNTIME = {"onnxruntime": "NCHW", "litert": "NHWC", "ncnn": "NCHW"}
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file of a network: where it lies, what it must hash to (None: unchecked), where to fetch it (None: nowhere)."""
+    """One file of a network: where it lies, its SHA-256 (None: unchecked), where it can be fetched."""
 
     path: Path
     sha256: str | None = None
@@ -47,14 +47,17 @@ class Geometry:
     """How a picture becomes size = (width, height) pixels.
 
     rule 'fraction': the central `value` of the shorter side, as a square, resized to size;
-    'crop': the shorter side resized to `value`, then the centre cropped; 'direct' and 'stretch': resized whole;
-    'letterbox': scaled to fit, centred on `pad` grey; 'letterbox-topleft': the padding is at the right and bottom.
+    'crop': the shorter side resized to `value`, then the centre cropped; 'direct' and 'stretch': resized
+    whole; 'letterbox': scaled to fit, centred on `pad` grey; 'letterbox-topleft': padded right and below.
+    view: the picture is brought to this size by the rule and from there to `size`, as if by a camera of
+    fewer pixels.
     """
 
     size: tuple[int, int]
     rule: str
     value: float = 0.0
     pad: int = 114
+    view: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class MachineSpec:
             "quantisation": dict(self.quantisation),
             "options": dict(self.options),
         }
+        # Only where it is set, so that hashes recorded before the field existed stay what they are.
+        if self.geometry.view is not None:
+            settings["view"] = self.geometry.view
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -116,7 +122,7 @@ def find_manifest(directory: Path) -> Path:
             return candidate
     if not directory.exists():
         raise InputError(f"{directory}: no such machine library; give a folder that holds manifest.json")
-    raise InputError(f"{directory}: no manifest.json in this folder or above it; see docs/machines.md for one")
+    raise InputError(f"{directory}: no manifest.json here or one folder above; see docs/machines.md for one")
 
 
 def read_manifest(directory: Path | str) -> Manifest:
@@ -126,7 +132,7 @@ def read_manifest(directory: Path | str) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a readable JSON manifest ({error}); repair it or point to another") from error
+        raise InputError(f"{path}: not a readable JSON manifest ({error}); repair it") from error
     entries = document.get("machines") if isinstance(document, dict) else document
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise InputError(f"{path}: no list 'machines' of objects; see docs/machines.md")
@@ -140,7 +146,7 @@ def read_manifest(directory: Path | str) -> Manifest:
         if not isinstance(name, str) or not name or "@" in name:
             raise InputError(f"{path}: a machine needs a 'name' (text without '@'), got {name!r}")
         if name in by_name:
-            raise InputError(f"{path}: two machines are named '{name}'; give each virtual machine a name of its own")
+            raise InputError(f"{path}: two machines are named '{name}'; each virtual machine needs its own name")
         by_name[name] = entry
         reader = _EntryReader(path, folder, entry)
         machines.append(reader.machine())
@@ -154,7 +160,7 @@ def _inherit(entry: dict[str, Any], known: Mapping[str, dict[str, Any]], path: P
     if base is None:
         return entry
     if base not in known:
-        raise InputError(f"{path}: machine {entry.get('name')!r} has base {base!r}, which does not come before it")
+        raise InputError(f"{path}: machine {entry.get('name')!r}: no machine {base!r} ('base') comes before it")
     inherited = {k: v for k, v in known[base].items() if k not in ("measured", "onnx", "ncnn")}
     return {**inherited, "folder": inherited.get("folder", base), **entry}
 
@@ -200,9 +206,6 @@ class _EntryReader:
             raise self.refuse(f"unknown decode {decode!r}; use one of {', '.join(DECODES)}")
         class_map, categories = entry.get("class_map"), entry.get("eval_cats")
         outputs = source.get("output_names") or entry.get("outputs")
-        layout = entry.get("layout") or LAYOUT_OF_RUNTIME[runtime]
-        if layout not in ("NCHW", "NHWC"):
-            raise self.refuse(f"unknown layout {layout!r}; use NCHW or NHWC")
         try:
             return MachineSpec(
                 name=name,
@@ -211,7 +214,7 @@ class _EntryReader:
                 files=tuple(self._file(f) for f in files),
                 geometry=self._geometry(task),
                 normalisation=self._normalisation(),
-                layout=layout,
+                layout=self._layout(runtime),
                 decode=decode if task == "detection" else None,
                 nms_iou=float(entry.get("nms", 0.6)),
                 class_map=tuple(int(c) for c in class_map) if class_map is not None else None,
@@ -226,38 +229,51 @@ class _EntryReader:
         except (TypeError, ValueError, KeyError) as error:
             raise self.refuse(f"a field has the wrong form ({error}); see docs/machines.md") from error
 
-    def _runtime(self, runtime: object) -> Runtime:
-        runtime = "onnxruntime" if runtime == "onnx" else runtime
-        if runtime not in RUNTIMES:
-            raise self.refuse(f"unknown runtime {runtime!r}; use one of {', '.join(RUNTIMES)}")
-        return cast(Runtime, runtime)
+    def _runtime(self, value: object) -> Runtime:
+        value = "onnxruntime" if value == "onnx" else value
+        for runtime in RUNTIMES:
+            if value == runtime:
+                return runtime
+        raise self.refuse(f"unknown runtime {value!r}; use one of {', '.join(RUNTIMES)}")
+
+    def _layout(self, runtime: Runtime) -> Literal["NCHW", "NHWC"]:
+        layout = self.entry.get("layout", LAYOUT_OF_RUNTIME[runtime])
+        if layout not in ("NCHW", "NHWC"):
+            raise self.refuse(f"unknown layout {layout!r}; use NCHW or NHWC")
+        return "NCHW" if layout == "NCHW" else "NHWC"
 
     def _file(self, name: str) -> ModelFile:
         sub = str(self.entry.get("folder", self.name))
         candidates = [self.folder / sub / name, self.folder / "machines" / sub / name, self.folder / name]
         path = next((c for c in candidates if c.is_file()), candidates[0])
         known = [f for f in self.entry.get("files", ()) if f.get("file") == name]
-        detail: Mapping[str, Any] = known[0] if known else self.entry if name == self.entry.get("file") else {}
+        own = self.entry if name == self.entry.get("file") else {}
+        detail: Mapping[str, Any] = known[0] if known else own
+        if detail.get("url") and not detail.get("sha256"):
+            raise self.refuse(f"'{name}' has a 'url' but no 'sha256'; only a file that can be checked is fetched")
         return ModelFile(path, detail.get("sha256"), detail.get("url"))
 
     def _geometry(self, task: str) -> Geometry:
-        size = self.entry.get("size")
-        if isinstance(size, int):
-            size = (size, size)
-        if not (isinstance(size, list | tuple) and len(size) == 2 and all(int(s) > 0 for s in size)):
-            raise self.refuse(f"'size' must be a number of pixels or [width, height], got {size!r}")
-        width, height = int(size[0]), int(size[1])
+        size = self._pixels("size")
+        view = self._pixels("view") if "view" in self.entry else None
         if task == "detection":
             fit = self.entry.get("fit", "stretch")
             if fit not in FITS:
                 raise self.refuse(f"unknown fit {fit!r}; use one of {', '.join(FITS)}")
-            return Geometry((width, height), fit, pad=int(self.entry.get("pad", 114)))
+            return Geometry(size, fit, pad=int(self.entry.get("pad", 114)), view=view)
         resize = self.entry.get("resize") or {"mode": "fraction", "value": 0.875}
         mode = resize.get("mode")
         if mode not in RESIZE_MODES:
             raise self.refuse(f"unknown resize mode {mode!r}; use one of {', '.join(RESIZE_MODES)}")
-        value = {"fraction": resize.get("value", 0.875), "crop": resize.get("short", 256), "direct": 0.0}[mode]
-        return Geometry((width, height), mode, float(value))
+        values = {"fraction": resize.get("value", 0.875), "crop": resize.get("short", 256), "direct": 0.0}
+        return Geometry(size, mode, float(values[mode]), view=view)
+
+    def _pixels(self, key: str) -> tuple[int, int]:
+        value = self.entry.get(key)
+        pair = value if isinstance(value, list | tuple) else (value, value)
+        if len(pair) == 2 and all(isinstance(v, int) and v > 0 for v in pair):
+            return (pair[0], pair[1])
+        raise self.refuse(f"'{key}' must be a number of pixels or [width, height], got {value!r}")
 
     def _normalisation(self) -> Normalisation:
         pre = self.entry.get("pre") or {}
@@ -268,7 +284,7 @@ class _EntryReader:
 
 
 DECODER_OPTIONS = (
-    "strides", "centre", "cls_logits", "normalised", "heads", "anchors", "st_decode", "map90", "post_order", "output",
+    "strides", "centre", "cls_logits", "normalised", "heads", "anchors", "map90", "post_order", "output",
 )  # fmt: skip
 
 
@@ -277,23 +293,3 @@ def _triple(value: Any) -> tuple[float, float, float]:
         return (float(value),) * 3
     r, g, b = (float(v) for v in value)
     return (r, g, b)
-
-
-def hash_files(spec: MachineSpec) -> tuple[str, ...]:
-    """SHA-256 of each file; MissingToolError when one is missing or not what the manifest says."""
-    hashes = []
-    for file in spec.files:
-        try:
-            actual = hashlib.sha256(file.path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise MissingToolError(
-                f"{file.path}: cannot read this model file of machine '{spec.name}' ({error.strerror});"
-                " complete the library or leave the machine out (--names)"
-            ) from error
-        if file.sha256 and actual != file.sha256.lower():
-            raise MissingToolError(
-                f"{file.path}: wrong checksum for machine '{spec.name}': SHA-256 is {actual[:12]}.., the manifest"
-                f" says {file.sha256[:12]}..; fetch the file again or correct the manifest"
-            )
-        hashes.append(actual)
-    return tuple(hashes)

@@ -14,7 +14,7 @@ from .machine import Classification, Detections, MachineRunError, Task
 from .manifest import MachineSpec
 from .nms import non_maximum_suppression
 from .preprocess import InputFormat, PreparedPicture
-from .runtimes import Session, open_session
+from .runtimes import Session, input_shape, open_session
 
 Picture = npt.NDArray[np.uint8] | PreparedPicture
 
@@ -45,12 +45,12 @@ class _Network:
         return self.spec.task
 
     def _check_shape(self, shape: tuple[int | None, ...]) -> None:
-        width, height = self.spec.geometry.size
-        wanted = (1, 3, height, width) if self.spec.layout == "NCHW" else (1, height, width, 3)
-        if len(shape) != 4 or any(have not in (want, None, -1) for have, want in zip(shape, wanted, strict=True)):
+        wanted = input_shape(self.spec)
+        fits = len(shape) == 4 and all(have in (want, None, -1) for have, want in zip(shape, wanted, strict=True))
+        if not fits:
             raise InputError(
-                f"machine '{self.name}': the manifest's size and layout give an input of {list(wanted)}, but"
-                f" {self.spec.files[0].path.name} wants {list(shape)}; correct 'size' or 'layout'"
+                f"machine '{self.name}': size and layout give an input of {list(wanted)}, but"
+                f" {self.spec.files[0].path.name} wants {list(shape)}; correct them, or use 'view' for another one"
             )
 
     def _prepare(self, picture: Picture) -> PreparedPicture:

@@ -55,4 +55,5 @@ def _overlaps(
     height = np.minimum(r[..., 3], c[..., 3]) - np.maximum(r[..., 1], c[..., 1])
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     union = area[rows][:, None] + area[columns][None] - shared + 1e-9
-    return (shared > iou * union) & (classes[rows][:, None] == classes[columns][None])
+    clash: npt.NDArray[np.bool_] = (shared > iou * union) & (classes[rows][:, None] == classes[columns][None])
+    return clash

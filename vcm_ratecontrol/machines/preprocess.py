@@ -1,8 +1,9 @@
-"""From a picture to network inputs; each distinct geometry and each distinct tensor is made once per picture."""
+"""From a picture to network inputs; each distinct geometry and tensor is made once per picture."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ class Placement(NamedTuple):
 
 
 class InputFormat(NamedTuple):
-    """What a network wants: normalisation, layout, dtype, and for integers (scale, zero point), None: pixels rounded."""
+    """What a network takes. quantisation: (scale, zero point) of an integer input; None: plain values."""
 
     normalisation: Normalisation
     layout: str
@@ -65,6 +66,8 @@ class PreparedPicture:
         return known
 
     def _place(self, geometry: Geometry) -> tuple[npt.NDArray[np.uint8], Placement]:
+        if geometry.view is not None:
+            return self._place_view(geometry, geometry.view)
         (width, height), w, h = geometry.size, self.width, self.height
         if geometry.rule == "fraction":
             side = max(1, int(min(w, h) * geometry.value))
@@ -82,18 +85,28 @@ class PreparedPicture:
         canvas[top : top + new_h, left : left + new_w] = self._resize(new_w, new_h)
         return canvas, Placement(scale, scale, left, top)
 
+    def _place_view(self, geometry: Geometry, view: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], Placement]:
+        """The picture as a camera of `view` pixels gives it, brought to the network's size."""
+        from PIL import Image
+
+        (width, height), (view_width, view_height) = geometry.size, view
+        seen, place = self.placed(replace(geometry, size=view, view=None))
+        grown = np.asarray(Image.fromarray(seen).resize((width, height), Image.Resampling.BILINEAR))
+        x, y = width / view_width, height / view_height
+        return grown, Placement(place.scale_x * x, place.scale_y * y, place.offset_x * x, place.offset_y * y)
+
     def _centre_crop(self, geometry: Geometry) -> npt.NDArray[np.uint8]:
         short, (width, height), w, h = round(geometry.value), geometry.size, self.width, self.height
-        new_w, new_h = (short, max(1, round(h * short / w))) if w < h else (max(1, round(w * short / h)), short)
+        scale = short / min(w, h)
+        new_w, new_h = max(short, round(w * scale)), max(short, round(h * scale))
         left, top = (new_w - width) // 2, (new_h - height) // 2
         resized = self._resize(new_w, new_h)
         if left >= 0 and top >= 0:
             return resized[top : top + height, left : left + width]
         from PIL import Image
 
-        # A crop larger than the resized picture: Pillow fills with black, as the reference does.
-        cropped = Image.fromarray(resized).crop((left, top, left + width, top + height))
-        return np.asarray(cropped)
+        # A crop larger than the resized picture: Pillow fills with black.
+        return np.asarray(Image.fromarray(resized).crop((left, top, left + width, top + height)))
 
     def _resize(self, width: int, height: int, box: tuple[int, ...] = ()) -> npt.NDArray[np.uint8]:
         key = (width, height, *box)
@@ -115,16 +128,17 @@ def to_tensor(rgb: npt.NDArray[np.uint8], form: InputFormat) -> npt.NDArray[np.g
         return _quantised(pixels, form, dtype)
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)) if form.layout == "NCHW" else pixels
     shape = (3, 1, 1) if form.layout == "NCHW" else (3,)
-    mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (form.normalisation.mean, form.normalisation.std))
-    values = np.subtract(planes, mean, dtype=np.float32) if mean.any() else planes.astype(np.float32, order="C")
+    mean = np.asarray(form.normalisation.mean, np.float32).reshape(shape)
+    std = np.asarray(form.normalisation.std, np.float32).reshape(shape)
+    values = planes.astype(np.float32, order="C")
+    if mean.any():
+        values -= mean
     if (std != 1).any():
         values /= std
     return np.ascontiguousarray(values, dtype)[None]
 
 
-def _quantised(
-    pixels: npt.NDArray[np.uint8], form: InputFormat, dtype: np.dtype[np.generic]
-) -> npt.NDArray[np.generic]:
+def _quantised(pixels: npt.NDArray[np.uint8], form: InputFormat, dtype: np.dtype[Any]) -> npt.NDArray[np.generic]:
     """A byte has 256 values: the whole arithmetic is a table per channel, applied at memory speed."""
     tables = quantisation_tables(form, dtype)
     if (tables == tables[0]).all():
@@ -139,12 +153,13 @@ def _quantised(
     return raw.view(dtype)[None]
 
 
-def quantisation_tables(form: InputFormat, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+def quantisation_tables(form: InputFormat, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """[3, 256] of dtype: the network's value of each byte, per channel."""
     byte = np.arange(256, dtype=np.float32)
-    mean, std = (np.asarray(v, np.float32)[:, None] for v in (form.normalisation.mean, form.normalisation.std))
+    mean = np.asarray(form.normalisation.mean, np.float32)[:, None]
+    std = np.asarray(form.normalisation.std, np.float32)[:, None]
     values = (byte[None] - mean) / std
     if form.quantisation is not None:
         values = values / form.quantisation[0] + form.quantisation[1]
-    info = np.iinfo(dtype)  # type: ignore[type-var]
+    info = np.iinfo(dtype)
     return np.clip(np.round(values), info.min, info.max).astype(dtype)
