@@ -1,0 +1,93 @@
+"""Options of every command that lets machines judge: which machines, and when they are satisfied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from vcm_ratecontrol.cli.streams import quiet_native_stderr
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.machines.library import MachineLibrary
+    from vcm_ratecontrol.satisfaction import Thresholds
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TASKS = ("classification", "detection", "both")
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """directory: of the library, None where the option may be absent and is. names: None for all of the task."""
+
+    directory: Path | None
+    names: tuple[str, ...] | None
+    task: Literal["classification", "detection", "both"]
+    confidence: float
+    iou: float
+    score: float
+
+    def thresholds(self) -> Thresholds:
+        """Raises InputError when one lies outside 0..1."""
+        from vcm_ratecontrol.satisfaction import Thresholds
+
+        return Thresholds(self.confidence, self.iou, self.score)
+
+    def open(self) -> MachineLibrary:
+        """Open the library. Raises InputError (manifest, names) and MissingToolError (files, checksums, runtimes)."""
+        from vcm_ratecontrol.machines.library import MachineLibrary
+        from vcm_ratecontrol.machines.network import DEFAULT_MIN_CONFIDENCE
+
+        if self.directory is None:
+            raise click.UsageError("Missing option '--machines'.")
+        task = None if self.task == "both" else self.task
+        lowest = min(self.confidence, DEFAULT_MIN_CONFIDENCE)
+        with quiet_native_stderr():
+            return MachineLibrary.load(self.directory, self.names, task, min_confidence=lowest)
+
+
+def machine_options(required: bool = True) -> Callable[[F], F]:
+    """Add --machines, --names, --task and the thresholds; the function gets `machines: MachineOptions`.
+
+    required: --machines must be given.
+    """
+
+    def decorate(function: F) -> F:
+        import functools
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            names = kwargs.pop("names")
+            options = MachineOptions(
+                directory=kwargs.pop("machines"),
+                names=tuple(name.strip() for name in names.split(",") if name.strip()) if names else None,
+                task=kwargs.pop("task"),
+                confidence=kwargs.pop("t_conf"),
+                iou=kwargs.pop("t_iou"),
+                score=kwargs.pop("t_score"),
+            )
+            return function(*args, machines=options, **kwargs)
+
+        ratio = click.FloatRange(0, 1)
+        for option in (
+            click.option("--t-score", type=ratio, default=0.5, show_default=True,
+                         help="Least F1 score S at which a detector is satisfied."),
+            click.option("--t-iou", type=ratio, default=0.5, show_default=True,
+                         help="Least intersection over union of two boxes that are one object."),
+            click.option("--t-conf", type=ratio, default=0.3, show_default=True,
+                         help="Least confidence of a detection that counts."),
+            click.option("--task", type=click.Choice(TASKS), default="both", show_default=True,
+                         help="Whose verdicts count."),
+            click.option("--names", metavar="A,B,...", help="Only these machines of the library."),
+            click.option("--machines", metavar="DIR", required=required,
+                         type=click.Path(path_type=Path),
+                         help="Folder of the machine library: with a manifest.json in it or beside it."),
+        ):  # fmt: skip
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
