@@ -106,6 +106,14 @@ def join(
     return bits
 
 
+def coded_bits(path: Path) -> int:
+    """Bits of the coded pictures in a file, without container overhead."""
+    import av
+
+    with av.open(str(path)) as container:
+        return 8 * sum(packet.size for packet in container.demux(video=0))
+
+
 def _concatenate(pieces: Sequence[Path], encoder: Encoder, raw: Path) -> list[_Access]:
     import av
     from av.bitstream import BitStreamFilterContext

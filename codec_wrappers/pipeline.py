@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
 from codec_wrappers.errors import EncoderError, OutputError
 from codec_wrappers.frames import FrameSource, PixelFormat
-from codec_wrappers.join import Companions, Timing, check_suffix, join
+from codec_wrappers.join import Companions, Timing, check_suffix, coded_bits, join
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup, run_process
 from codec_wrappers.verify import require_frames
@@ -36,12 +36,14 @@ class CodedJob:
     """One finished encoder process.
 
     segments: of the whole plan, frames counted from 0 of the clip; pictures: read-back records in display
-    order, indices of the clip too (() where the encoder tells nothing); piece: its file; seconds: wall time.
+    order, indices of the clip too (() where the encoder tells nothing); piece: its file; bits: its coded
+    pictures; seconds: wall time.
     """
 
     segments: tuple[Segment, ...]
     piece: Path
     pictures: tuple[PictureRecord, ...]
+    bits: int
     argv: tuple[str, ...]
     seconds: float
 
@@ -70,11 +72,17 @@ class EncodeResult:
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How to encode: preset (None: the encoder's default), coding type, parallel encoder processes."""
+    """How to encode.
+
+    preset: None for the encoder's default. workers: parallel encoder processes, 0 for one per core.
+    segmented: one process per segment even where the encoder could change its QP from frame to frame, so that
+    a segment's piece is the same bits alone (as a probe) and in the whole.
+    """
 
     preset: str | None = None
     coding: CodingType = "inter"
     workers: int = 0
+    segmented: bool = False
 
     @property
     def n_workers(self) -> int:
@@ -109,27 +117,51 @@ def encode(
     legal, moved, clipped = _prepared(plan, source, encoder, capabilities)
     with work_folder(output) as folder:
         coded = encode_pieces(legal, source, encoder, folder, options, on_frames)
-        final = folder / f"final{output.suffix.lower()}"
-        pieces = [job.piece for job in coded]
-        with guarded_group() as group:
-            bits = join(pieces, encoder, final, timing, companions or Companions(), folder, group)
-        require_frames(final, plan.n_frames)
-        size = final.stat().st_size
-        final.replace(output)
+        assembled = assemble(coded, encoder, output, timing, folder, companions)
     return EncodeResult(
         output=output,
         encoder=encoder.name,
         encoder_version=capabilities.version,
         preset=options.preset or encoder.default_preset,
         n_frames=plan.n_frames,
-        bits=bits,
-        file_bytes=size,
+        bits=assembled.bits,
+        file_bytes=assembled.file_bytes,
         pictures=tuple(picture for job in coded for picture in job.pictures),
         commands=tuple(job.argv for job in coded),
         moved_cells=moved,
         clipped_cells=clipped,
         seconds=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True)
+class AssembledFile:
+    """A joined and verified file: bits of its coded pictures, bytes on disk."""
+
+    bits: int
+    file_bytes: int
+
+
+def assemble(
+    coded: Sequence[CodedJob],
+    encoder: Encoder,
+    output: Path,
+    timing: Timing,
+    folder: Path,
+    companions: Companions | None = None,
+) -> AssembledFile:
+    """Join finished pieces, in order, decode the result, count its frames, and rename it to `output`.
+
+    folder: a private one on the same file system as `output`. Raises EncoderError, VerificationError,
+    OutputError.
+    """
+    final = folder / f"final{output.suffix.lower()}"
+    with guarded_group() as group:
+        bits = join([job.piece for job in coded], encoder, final, timing, companions or Companions(), folder, group)
+    require_frames(final, coded[-1].segments[-1].stop)
+    size = final.stat().st_size
+    final.replace(output)
+    return AssembledFile(bits, size)
 
 
 def _prepared(
@@ -196,7 +228,7 @@ def encode_pieces(
     capabilities = encoder.capabilities()
     preset = options.preset or encoder.default_preset
     capabilities.require_preset(preset)
-    groups = jobs_of(plan, capabilities.frame_qp)
+    groups = jobs_of(plan, capabilities.frame_qp and not options.segmented)
     order = sorted(range(len(groups)), key=lambda i: groups[i][0].start - groups[i][-1].stop)
     with guarded_group() as processes, ThreadPoolExecutor(options.n_workers) as pool:
 
@@ -211,7 +243,7 @@ def encode_pieces(
 
         futures = {index: pool.submit(run, index) for index in order}
         try:
-            done, waiting = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
             failed = [future for future in done if future.exception() is not None]
             if failed:
                 raise failed[0].exception() or EncoderError(encoder.name)
@@ -271,6 +303,7 @@ def run_job(
         segments=segments,
         piece=job.output,
         pictures=tuple(replace(record, index=record.index + first) for record in records),
+        bits=coded_bits(job.output),
         argv=command.argv,
         seconds=result.seconds,
     )
