@@ -34,7 +34,7 @@ install_environment() {
             exit 7
         fi
         echo "Making $venv ..."
-        if ! "$python" -m venv "$venv"; then
+        if ! "$python" -m venv --clear "$venv"; then
             echo "$python: cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)"
             exit 7
         fi
