@@ -140,11 +140,12 @@ def detection_score(
 ) -> DetectionScore:
     """Match decoded detections to the original's, greedily by falling confidence.
 
-    Only detections with confidence >= T_conf take part on either side. Each decoded detection takes the
-    free original object of its class with the highest IoU, when that is >= T_IoU.
+    Only detections with confidence >= T_conf take part on either side, and only boxes with an area: some
+    networks give boxes turned inside out, which overlap with nothing, not even with themselves. Each
+    decoded detection takes the free original object of its class with the highest IoU, when that is >= T_IoU.
     """
-    wanted = original.scores >= thresholds.confidence
-    found = decoded.scores >= thresholds.confidence
+    wanted = (original.scores >= thresholds.confidence) & has_area(original.boxes)
+    found = (decoded.scores >= thresholds.confidence) & has_area(decoded.boxes)
     n_wanted, n_found = int(wanted.sum()), int(found.sum())
     if n_wanted == 0 or n_found == 0:
         return DetectionScore(0, n_found, n_wanted)
@@ -159,6 +160,12 @@ def detection_score(
             tp += 1
             overlap[:, best] = -1.0
     return DetectionScore(tp, n_found - tp, n_wanted - tp)
+
+
+def has_area(boxes: BoxArray) -> npt.NDArray[np.bool_]:
+    """Of boxes [N, 4] (x1, y1, x2, y2): bool [N], whether x2 > x1 and y2 > y1."""
+    inside: npt.NDArray[np.bool_] = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return inside
 
 
 def iou_matrix(a: BoxArray, b: BoxArray) -> npt.NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""The satisfaction table (Arrow/Parquet), and the SMR and JRD labels derived from it."""
