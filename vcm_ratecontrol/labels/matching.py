@@ -179,7 +179,7 @@ def _greedy(
     slot = (np.cumsum(n_wanted) - n_wanted)[row] + target
     taken = np.zeros(int(n_wanted.sum()), bool)
     bounds = np.searchsorted(rank, np.arange(int(rank[-1]) + 2)) if len(rank) else np.zeros(1, np.int64)
-    for start, stop in itertools.pairwise(bounds):
+    for start, stop in itertools.pairwise(bounds.tolist()):
         free = start + np.flatnonzero(~taken[slot[start:stop]])
         if not len(free):
             continue
