@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from codec_wrappers.errors import InputError, MissingToolError
+from vcm_ratecontrol.progress import SILENT, Progress
 
-from .decoders import COCO_CATEGORY_IDS
+from .coco import COCO_CATEGORY_IDS
 from .library import MachineLibrary
 from .machine import Classification, Detections
 from .manifest import MachineSpec
@@ -90,12 +91,11 @@ def read_labelled_pictures(
 def measure_accuracy(
     library: MachineLibrary,
     pictures: LabelledPictures,
-    on_picture: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> list[Accuracy]:
     """Runs every machine of the library on every picture of its task; each picture is decoded once.
 
-    on_picture: called with (pictures done, pictures in all). Load the library with min_confidence=MIN_CONFIDENCE
-    to compare with the manifest.
+    Load the library with min_confidence=MIN_CONFIDENCE to compare with the manifest.
     Raises InputError (a picture cannot be read), MachineRunError, MissingToolError (no COCO evaluator).
     """
     classifiers = [m for m in library if m.task == "classification"]
@@ -103,12 +103,12 @@ def measure_accuracy(
     work = [(p, classifiers) for p in pictures.classes if classifiers]
     work += [(p, detectors) for p in pictures.boxes if detectors]
     results: dict[str, list[Any]] = {m.name: [] for m in library}
-    for done, (path, machines) in enumerate(work, 1):
+    progress.phase("machines", len(work))
+    for path, machines in work:
         prepared = PreparedPicture(_read_rgb(path))
         for machine in machines:
             results[machine.name].append(machine.run_one(prepared))
-        if on_picture is not None:
-            on_picture(done, len(work))
+        progress.advance()
     labels, truth = list(pictures.classes.values()), list(pictures.boxes.values())
     figures = []
     for machine in library:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .coco import COCO_CATEGORY_IDS
 from .manifest import MachineSpec
 
 Floats = npt.NDArray[np.float32]
@@ -65,6 +66,12 @@ def _cells(index: Indices, columns: int) -> Floats:
     """[N, 2] column and row of a cell counted line by line."""
     row, column = np.divmod(index, columns)
     return np.stack([column, row], 1).astype(np.float32)
+
+
+def _stride(spec: MachineSpec, columns: int, lines: int) -> Floats:
+    """[2] network pixels per cell."""
+    width, height = spec.geometry.size
+    return np.array([width / columns, height / lines], np.float32)
 
 
 def _first(outputs: Outputs) -> OutputArray:
@@ -170,10 +177,11 @@ def darknet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidate
         values = maps[anchor, :, cell]
         at, classes, scores = _select(_sigmoid(values[:, 4:5]) * _sigmoid(values[:, 5:]), confidence)
         values, anchor, cell = values[at], anchor[at], cell[at]
-        stride = np.array(spec.geometry.size, np.float32) / np.array([columns, lines], np.float32)
-        grow = float(head.get("scale_x_y", 1))
-        centres: Floats = (_sigmoid(values[:, :2]) * grow - (grow - 1) / 2 + _cells(cell, columns)) * stride
-        sizes: Floats = np.exp(np.clip(values[:, 2:4], -20, 10)) * anchors[anchor]
+        stride = _stride(spec, columns, lines)
+        grow = np.float32(head.get("scale_x_y", 1))
+        offsets = _sigmoid(values[:, :2]) * grow - (grow - np.float32(1)) / np.float32(2)
+        centres = (offsets + _cells(cell, columns)) * stride
+        sizes = np.exp(np.clip(values[:, 2:4], -20, 10)) * anchors[anchor]
         parts.append(Candidates(_from_centres(centres, sizes), scores, classes))
     return _join(parts)
 
@@ -186,7 +194,7 @@ def fastestv2(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candida
         y = outputs[name]
         lines, columns = y.shape[1:3]
         cells_by_channel = y[0].reshape(lines * columns, -1)
-        stride = np.array(spec.geometry.size, np.float32) / np.array([columns, lines], np.float32)
+        stride = _stride(spec, columns, lines)
         for b in range(3):
             rows = np.flatnonzero(cells_by_channel[:, 12 + b] >= confidence * _OBJECTNESS_SLACK)
             values = cells_by_channel[rows]
@@ -214,7 +222,7 @@ def fastestdet(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candid
     at, classes, scores = at[reached], classes[reached], scores[reached]
     values = values[at]
     size = np.array(spec.geometry.size, np.float32)
-    stride = size / np.array([columns, lines], np.float32)
+    stride = _stride(spec, columns, lines)
     centres = (_cells(cells[at], columns) + np.tanh(values[:, 1:3])) * stride
     return Candidates(_from_centres(centres, _sigmoid(values[:, 3:5]) * size), scores, classes)
 
@@ -230,11 +238,6 @@ def ssd_anchors(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candi
     sizes = np.tile(anchors[:, 2:] - anchors[:, :2], 2)
     pixels = np.array(spec.geometry.size * 2, np.float32)
     return Candidates((offsets * sizes + anchors) * pixels, scores, classes)
-
-
-# COCO numbers its 80 classes 1..90 with gaps; these are the missing numbers.
-_COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _COCO_GAPS)
 
 
 def tflite_post(outputs: Outputs, spec: MachineSpec, confidence: float) -> Candidates:

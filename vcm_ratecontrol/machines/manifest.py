@@ -224,7 +224,8 @@ class _EntryReader:
                 output_names=tuple(str(o) for o in outputs) if outputs else None,
                 quantisation=source.get("quant") or {},
                 options={k: entry[k] for k in DECODER_OPTIONS if k in entry},
-                measured=source.get("measured") or entry.get("measured") or {},
+                # A twin gives the same outputs; what it says itself was taken on other pictures.
+                measured=entry.get("measured") or {},
             )
         except (TypeError, ValueError, KeyError) as error:
             raise self.refuse(f"a field has the wrong form ({error}); see docs/machines.md") from error

@@ -73,7 +73,8 @@ def open_session(spec: MachineSpec, threads: int = 1) -> Session:
         "ncnn": NcnnSession,
     }
     try:
-        return openers[spec.runtime](spec, threads)
+        with _quiet_stderr():
+            return openers[spec.runtime](spec, threads)
     except VcmError:
         raise
     except Exception as error:
@@ -170,9 +171,8 @@ class LiteRtSession:
         interpreter = _library("ai_edge_litert.interpreter", spec).Interpreter
         self._parts = []
         for file in spec.files:
-            with _quiet_stderr():
-                part = interpreter(model_content=file.path.read_bytes(), num_threads=threads)
-                part.allocate_tensors()
+            part = interpreter(model_content=file.path.read_bytes(), num_threads=threads)
+            part.allocate_tensors()
             self._parts.append((part, part.get_input_details()[0], part.get_output_details()))
         first = self._parts[0][1]
         self.input_shape: Shape = tuple(int(d) for d in first["shape"])
@@ -194,11 +194,16 @@ class LiteRtSession:
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """LiteRT tells on stderr that it made its delegate, past Python, into the progress display of a command."""
-    kept = os.dup(2)
+    """LiteRT greets and ncnn complains on descriptor 2, past Python, into the progress display of a command."""
     try:
-        with open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device, not a path of anyone's
-            os.dup2(nothing.fileno(), 2)
+        kept = os.dup(2)
+    except OSError:  # closed: nobody is disturbed
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        os.close(nothing)
         yield
     finally:
         os.dup2(kept, 2)
