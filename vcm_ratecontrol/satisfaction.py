@@ -41,6 +41,9 @@ class Thresholds:
 
 DEFAULT_THRESHOLDS = Thresholds()
 
+# A classifier that changed its label on an exact tie missed by next to nothing.
+FINEST_MARGIN = 1e-6
+
 
 @dataclass(frozen=True)
 class DetectionScore:
@@ -68,7 +71,9 @@ class Verdict:
 
     valid: its opinion counts; satisfied: score reaches the threshold (False when not valid);
     score: 0..1, F1 for a detector, the probability that it now gives its own original label for a classifier
-    (a soft value to interpolate on; satisfaction itself is equality of the top-1 label).
+    (a soft value; satisfaction itself is equality of the top-1 label). margin: by how much it is satisfied
+    (>= 0) or not (< 0), -1..1: S - T_S; probability of the original's label minus the highest other. A search
+    interpolates on it.
     """
 
     machine: str
@@ -76,6 +81,7 @@ class Verdict:
     valid: bool
     satisfied: bool
     score: float
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,12 +104,17 @@ def classification_verdict(
 ) -> Verdict:
     """Satisfied when the top-1 label on the decoded picture equals the one on the original."""
     valid = original.confidence >= thresholds.label_confidence
+    same = decoded.label == original.label
+    others = np.delete(decoded.probabilities, original.label)
+    gap = float(decoded.probabilities[original.label] - others.max(initial=0.0))
     return Verdict(
         machine=name,
         task="classification",
         valid=valid,
-        satisfied=valid and decoded.label == original.label,
+        satisfied=valid and same,
         score=float(decoded.probabilities[original.label]),
+        # Quantised outputs tie; the sign follows the machine's own choice.
+        margin=max(gap, 0.0) if same else min(gap, -FINEST_MARGIN),
     )
 
 
@@ -118,6 +129,7 @@ def detection_verdict(
         valid=score.valid,
         satisfied=score.valid and score.f1 >= thresholds.score,
         score=score.f1,
+        margin=score.f1 - thresholds.score,
     )
 
 

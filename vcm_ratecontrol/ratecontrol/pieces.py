@@ -1,0 +1,43 @@
+"""Coded segments of one clip, each made once: by the probe that measures it, or for the final file."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from codec_wrappers.encoder import Encoder
+from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment
+from codec_wrappers.plan import Segment
+from codec_wrappers.process import ProcessGroup
+from vcm_ratecontrol.media import Clip
+
+
+class Pieces:
+    """Codes segments on demand into a private folder. For use by several threads."""
+
+    def __init__(
+        self, clip: Clip, encoder: Encoder, options: EncodeOptions, folder: Path, group: ProcessGroup
+    ) -> None:
+        """group: its processes are killed together when the caller gives up."""
+        self.clip, self.encoder, self.options, self.group = clip, encoder, options, group
+        self._folder = folder
+        self._made: dict[Segment, CodedJob] = {}
+        self._lock = threading.Lock()
+
+    def get(self, segment: Segment) -> CodedJob:
+        """The coded segment. Raises EncoderError, UnsupportedError, InputError (damaged source)."""
+        with self._lock:
+            known = self._made.get(segment)
+        if known is None:
+            folder = self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
+            known = encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group)
+            with self._lock:
+                self._made[segment] = known
+        return known
+
+    def keep_only(self, chosen: Segment) -> None:
+        """Delete the pieces of these frames at other QPs: a long clip has thousands of them."""
+        with self._lock:
+            gone = [s for s in self._made if s.start == chosen.start and s != chosen]
+            for segment in gone:
+                self._made.pop(segment).piece.unlink(missing_ok=True)
