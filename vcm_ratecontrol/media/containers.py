@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -92,6 +92,10 @@ def open_container(path: Path) -> av.container.InputContainer:
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.thread_type = "AUTO"
+            if stream.codec_context.name == "hevc":
+                # It conceals damage and marks nothing; so it drops the frame at least. H.264 marks them
+                # as incomplete, VVC and AV1 raise.
+                stream.codec_context.options = {"err_detect": "explode"}
     return container
 
 
@@ -104,6 +108,37 @@ def _open(name: str) -> av.container.InputContainer:
 def video_stream(container: av.container.InputContainer, index: int) -> av.video.stream.VideoStream:
     """The video stream of that index in the container."""
     return next(stream for stream in container.streams.video if stream.index == index)
+
+
+def decoded(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    from_key: int | None = None,
+) -> Iterator[av.VideoFrame]:
+    """Decode on from where the container stands.
+
+    What does not decode before the first frame (a recording that begins within a GOP) is passed over.
+    from_key: pass over packets up to the first key packet; stop there when it is shown after this time.
+    Raises av.FFmpegError on damage.
+    """
+    import av
+
+    begun, waiting = False, from_key is not None
+    for packet in container.demux(stream):
+        if waiting and not packet.is_keyframe:
+            continue
+        if waiting and from_key is not None and (packet.pts is None or packet.pts > from_key):
+            return
+        waiting = False
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if begun:
+                raise
+            continue
+        for frame in frames:
+            begun = True
+            yield frame
 
 
 def damaged(path: Path, reason: str) -> InputError:
@@ -149,6 +184,8 @@ def probe_video(path: Path) -> Clip:
         raise InputError(f"{path}: {error}") from error
 
     pts = _packet_timestamps(facts, first.pts) or _decoded_timestamps(path, facts.stream, first)
+    if facts.container in ("hevc", "vvc") and len(pts) < len(facts.packets):
+        raise damaged(path, f"{len(pts)} of {len(facts.packets)} pictures decode")
     keyframes, time_base = _key_indices(pts, facts.packets), facts.time_base
     if not keyframes:  # the numbers are no times: count at the stated rate
         tick = 1 / _stated_rate(facts.rates)
@@ -229,7 +266,7 @@ def _first_frame(path: Path, index: int) -> av.VideoFrame:
 
     with open_container(path) as container:
         try:
-            return next(container.decode(video_stream(container, index)))
+            return next(decoded(container, video_stream(container, index)))
         except (av.FFmpegError, StopIteration) as error:
             raise damaged(path, "no frame decodes") from error
 
@@ -265,7 +302,7 @@ def _decoded_timestamps(path: Path, index: int, first: av.VideoFrame) -> tuple[i
     times: list[int | None] = []
     with open_container(path) as container:
         try:
-            for frame in container.decode(video_stream(container, index)):
+            for frame in decoded(container, video_stream(container, index)):
                 check_frame(path, len(times), frame, first.width, first.height)
                 times.append(frame.pts)
         except av.FFmpegError as error:

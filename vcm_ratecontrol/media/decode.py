@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING, Self
 
 from codec_wrappers.errors import InputError
 from vcm_ratecontrol.media.clip import Clip
-from vcm_ratecontrol.media.containers import check_frame, damaged, open_container, video_stream
+from vcm_ratecontrol.media.containers import check_frame, damaged, decoded, open_container, video_stream
 
 if TYPE_CHECKING:
     import av
 
 # A seek costs about as much as decoding this many frames more (decoder restart, reordering delay).
 SEEK_WORTH_FRAMES = 8
-
-
-class _StartedTooLateError(Exception):
-    """After a seek, decoding did not begin at or before the wanted frame, or began on damage."""
 
 
 class FrameDecoder:
@@ -83,11 +79,11 @@ class FrameDecoder:
             try:
                 self._running = self._decode_from(start)
                 frame = self._advance(self._running, index)
-            except (_StartedTooLateError, InputError):
+            except InputError:
                 if start == 0:
                     raise
                 continue
-            if frame is not None and (start == 0 or not frame.is_corrupt):
+            if frame is not None:
                 return frame
         raise self._truncated(index)
 
@@ -108,7 +104,7 @@ class FrameDecoder:
         return self._clip.keyframes[position - 1] if position else 0
 
     def _decode_from(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (index, frame) from key frame `start` on. Raises _StartedTooLateError, InputError."""
+        """Yield (index, frame) from key frame `start` on. Raises InputError."""
         import av
 
         clip = self._clip
@@ -121,18 +117,13 @@ class FrameDecoder:
         try:
             if start:
                 self._container.seek(clip.pts[start], stream=stream, backward=True)
-            waiting = start > 0
-            for packet in self._container.demux(stream):
-                if waiting:
-                    if not packet.is_keyframe:
-                        continue
-                    if packet.pts is None or packet.pts > clip.pts[start]:
-                        raise _StartedTooLateError
-                    waiting = False
-                for frame in packet.decode():
-                    index = self._index_of(frame, counted)
-                    if index is not None:
-                        yield index, frame
+            for frame in decoded(self._container, stream, clip.pts[start] if start else None):
+                index = self._index_of(frame, counted)
+                if index is None or index < start:
+                    continue
+                if frame.is_corrupt:  # those that refer to it would look whole
+                    raise self._damaged(f"frame {index} is incomplete")
+                yield index, frame
         except av.FFmpegError as error:
             raise self._damaged(" ".join(str(error.strerror or error).split())) from error
 

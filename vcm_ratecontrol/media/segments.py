@@ -104,13 +104,18 @@ def segments_from_cuts(
     """
     _check_limits(max_seconds, min_seconds)
     times = frame_times(clip)
-    least = Fraction(min_seconds)
+    longest, least = Fraction(max_seconds), Fraction(min_seconds)
     kept = [0]
     for cut in sorted(set(cuts)):
         if 0 < cut < clip.n_frames and times[cut] - times[kept[-1]] >= least and times[-1] - times[cut] >= least:
             kept.append(cut)
-    kept.append(clip.n_frames)
-    return tuple(piece for scene in pairwise(kept) for piece in _split(times, *scene, Fraction(max_seconds)))
+    scenes = pairwise([*kept, clip.n_frames])
+    if clip.constant_rate:
+        most = max(1, math.floor(longest * clip.frame_rate))
+        bounds = [bound for scene in scenes for bound in _even_bounds(*scene, most)]
+    else:
+        bounds = [bound for scene in scenes for bound in _timed_bounds(times, *scene, longest)]
+    return tuple(range(start, stop) for start, stop in pairwise([*bounds, clip.n_frames]))
 
 
 def frame_times(clip: Clip) -> tuple[Fraction, ...]:
@@ -124,16 +129,28 @@ def frame_times(clip: Clip) -> tuple[Fraction, ...]:
     return (*starts, clip.duration)
 
 
-def _split(times: Sequence[Fraction], start: int, stop: int, longest: Fraction) -> list[range]:
-    """Cut frames start..stop-1 into the fewest even pieces of at most `longest` seconds (or of one frame)."""
+def _even_bounds(start: int, stop: int, most: int) -> list[int]:
+    """First frames of the fewest pieces of at most `most` frames; lengths differ by one at most."""
+    frames = stop - start
+    pieces = -(-frames // most)
+    return [start + piece * frames // pieces for piece in range(pieces)]
+
+
+def _timed_bounds(times: Sequence[Fraction], start: int, stop: int, longest: Fraction) -> list[int]:
+    """First frames of pieces of at most `longest` seconds or of one frame: as even in time as frames allow.
+
+    Where an even cut has no frame at the right time, pieces are filled one after the other.
+    """
     span = times[stop] - times[start]
-    for pieces in range(max(1, math.ceil(span / longest)), stop - start):
-        bounds = [start, *(_nearest(times, times[start] + span * k / pieces) for k in range(1, pieces)), stop]
-        if all(times[b] - times[a] <= longest or b - a == 1 for a, b in pairwise(bounds)) and all(
-            a < b for a, b in pairwise(bounds)
-        ):
-            return [range(a, b) for a, b in pairwise(bounds)]
-    return [range(index, index + 1) for index in range(start, stop)]
+    pieces = max(1, math.ceil(span / longest))
+    even = [start, *(_nearest(times, times[start] + span * k / pieces) for k in range(1, pieces)), stop]
+    if all(a < b and (times[b] - times[a] <= longest or b - a == 1) for a, b in pairwise(even)):
+        return even[:-1]
+    bounds = [start]
+    for frame in range(start + 1, stop):
+        if times[frame + 1] - times[bounds[-1]] > longest:
+            bounds.append(frame)
+    return bounds
 
 
 def _nearest(times: Sequence[Fraction], time: Fraction) -> int:
