@@ -26,9 +26,13 @@ is_installed() { # the extra `dev` holds every other one
     [ -f "$stamp" ] && [[ "$(cat "$stamp")" == "$declared $extra" || "$(cat "$stamp")" == "$declared dev" ]]
 }
 
+is_usable() {
+    [ -f "$venv/pyvenv.cfg" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1
+}
+
 install_environment() {
     local python="${PYTHON:-python3}"
-    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then # none yet, or one whose making was interrupted
+    if ! is_usable; then # none yet, or one whose making was interrupted
         if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$python: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3"
             exit 7
@@ -48,5 +52,6 @@ install_environment() {
 }
 
 pip_install() {
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$@"
+    # Never into the interpreter behind .venv, whatever state .venv is in.
+    PIP_REQUIRE_VIRTUALENV=1 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$@"
 }
