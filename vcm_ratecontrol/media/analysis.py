@@ -164,6 +164,8 @@ class RGBSampler:
 class LumaStatistics:
     """A consumer that measures each frame's luma, in 8-bit code values of the clip's own range.
 
+    Every second sample of every second row is taken: these are statistics, and cost a quarter so.
+
     mean, deviation: of the samples of each frame, in order. change: mean absolute difference to the frame
     before (0 for the first), a cheap measure of motion. Three floats per frame are kept.
     """
@@ -180,7 +182,7 @@ class LumaStatistics:
     def feed(self, view: FrameView) -> None:
         import numpy as np
 
-        luma = view.luma().astype(np.int16)
+        luma = view.luma()[::2, ::2].astype(np.int16)
         self.mean.append(float(luma.mean()))
         self.deviation.append(float(luma.std()))
         before = self._previous
