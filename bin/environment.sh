@@ -52,6 +52,8 @@ install_environment() {
 }
 
 pip_install() {
-    # Never into the interpreter behind .venv, whatever state .venv is in.
-    PIP_REQUIRE_VIRTUALENV=1 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$@"
+    # Never into the interpreter behind .venv, whatever state .venv is in. The warnings that are not shown are the
+    # build back end's, that an editable installation is one.
+    PIP_REQUIRE_VIRTUALENV=1 PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install \
+        --quiet --disable-pip-version-check --constraint "$root/constraints.txt" "$@"
 }
