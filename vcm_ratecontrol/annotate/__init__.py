@@ -1,0 +1,1 @@
+"""Building the satisfaction table: encode x decode x machines, sharded, resumable; local or on Ray."""
