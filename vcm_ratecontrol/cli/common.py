@@ -83,9 +83,12 @@ class CommandRun:
 
         terminal = sys.stdout.isatty()
         console = Console(file=sys.stdout, width=None if terminal else PIPE_WIDTH, highlight=False)
-        try:
+        # Captured, as the console answers a broken pipe with an exit of its own.
+        with console.capture() as captured:
             for result in results:
                 console.print(result, soft_wrap=isinstance(result, str))
+        try:
+            sys.stdout.write(captured.get())
             sys.stdout.flush()
         except BrokenPipeError as error:
             raise ReaderGoneError("the reader of the standard output has gone") from error
@@ -154,7 +157,7 @@ def run_command(command: click.Command, arguments: list[str], extra: Mapping[str
             failure = failure_of(error, signals.arrived)
             if "--traceback" in options or os.environ.get(TRACEBACK_VARIABLE):
                 trace = "".join(traceback.format_exception(error))
-        with contextlib.suppress(ReaderGoneError):
+        with contextlib.suppress(ReaderGoneError, OSError):
             run.progress.close()
         return _finish(run, failure, trace)
 
@@ -185,8 +188,10 @@ def _finish(run: CommandRun, failure: Failure | None, trace: str | None) -> int:
         if failure is not None:
             status, code = failure.status, failure.exit_code
             error = ErrorInfo(type=failure.kind, message=failure.message)
-        with contextlib.suppress(ReaderGoneError):
+        try:
             run.events.end(status, code, error, run.summary, trace)
+        except (ReaderGoneError, OSError) as unwritten:
+            failure = failure or failure_of(unwritten)
     if failure is None:
         return EXIT_OK
     if failure.kind == "ReaderGone":

@@ -71,10 +71,10 @@ def kept_stdout() -> Iterator[TextIO]:
     try:
         yield stream
     finally:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # gone or full: what is lost was said to be so before
             sys.stdout.flush()
         os.dup2(own, 1)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             stream.close()
 
 
