@@ -1,1 +1,1 @@
-"""Networks that predict SMR curves and JRD maps, their weights and their inference."""
+"""Networks that predict satisfaction and just recognizable distortion, their weights, and inference."""
