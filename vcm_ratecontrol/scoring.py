@@ -156,7 +156,7 @@ def score_frames(
 
     originals: uint8 [H, W, 3] RGB frames, or the results of `run_originals` on them, to be used again and again.
     decoded: as many frames, of the same size. indices: numbers to give to the frames, by default 0, 1, ...
-    A detector that sees nothing on the original is not asked again: its verdict cannot count.
+    A machine whose result on the original does not count (nothing detected, say) is not asked again.
     Raises ValueError when the numbers of frames differ, MachineRunError when no machine gives a result on an original.
     """
     with opened(library) as room:
@@ -221,7 +221,7 @@ def _score(original: LookResults, rgb: RGB, room: MachineRoom, thresholds: Thres
 def _is_valid(result: Result | None, thresholds: Thresholds) -> bool:
     if isinstance(result, Detections):
         return bool((result.scores >= thresholds.confidence).any())
-    return isinstance(result, Classification)
+    return isinstance(result, Classification) and result.confidence >= thresholds.label_confidence
 
 
 def _no_opinion(name: str, task: Task) -> Verdict:

@@ -12,7 +12,7 @@ import click
 from vcm_ratecontrol.cli.streams import quiet_native_stderr
 
 if TYPE_CHECKING:
-    from vcm_ratecontrol.machines.library import MachineLibrary
+    from vcm_ratecontrol.machines.library import LibraryRef, MachineLibrary
     from vcm_ratecontrol.satisfaction import Thresholds
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,24 +30,29 @@ class MachineOptions:
     confidence: float
     iou: float
     score: float
+    label_confidence: float = 0.0
 
     def thresholds(self) -> Thresholds:
         """Raises InputError when one lies outside 0..1."""
         from vcm_ratecontrol.satisfaction import Thresholds
 
-        return Thresholds(self.confidence, self.iou, self.score)
+        return Thresholds(self.confidence, self.iou, self.score, self.label_confidence)
 
-    def open(self) -> MachineLibrary:
-        """Open the library. Raises InputError (manifest, names) and MissingToolError (files, checksums, runtimes)."""
-        from vcm_ratecontrol.machines.library import MachineLibrary
+    def reference(self) -> LibraryRef:
+        """The library to open, here or in a worker. Raises click.UsageError when --machines is not given."""
+        from vcm_ratecontrol.machines.library import LibraryRef
         from vcm_ratecontrol.machines.network import DEFAULT_MIN_CONFIDENCE
 
         if self.directory is None:
             raise click.UsageError("Missing option '--machines'.")
         task = None if self.task == "both" else self.task
         lowest = min(self.confidence, DEFAULT_MIN_CONFIDENCE)
+        return LibraryRef(self.directory, self.names, task, min_confidence=lowest)
+
+    def open(self) -> MachineLibrary:
+        """Open the library. Raises InputError (manifest, names) and MissingToolError (files, checksums, runtimes)."""
         with quiet_native_stderr():
-            return MachineLibrary.load(self.directory, self.names, task, min_confidence=lowest)
+            return self.reference().open()
 
 
 def machine_options(required: bool = True) -> Callable[[F], F]:
@@ -69,11 +74,14 @@ def machine_options(required: bool = True) -> Callable[[F], F]:
                 confidence=kwargs.pop("t_conf"),
                 iou=kwargs.pop("t_iou"),
                 score=kwargs.pop("t_score"),
+                label_confidence=kwargs.pop("t_label"),
             )
             return function(*args, machines=options, **kwargs)
 
         ratio = click.FloatRange(0, 1)
         for option in (
+            click.option("--t-label", type=ratio, default=0.0, show_default=True,
+                         help="Least confidence of a classifier in its label on the original, for it to count."),
             click.option("--t-score", type=ratio, default=0.5, show_default=True,
                          help="Least F1 score S at which a detector is satisfied."),
             click.option("--t-iou", type=ratio, default=0.5, show_default=True,

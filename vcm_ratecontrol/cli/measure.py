@@ -83,6 +83,7 @@ def summary(measured: Measurement) -> dict[str, object]:
             "confidence": measured.thresholds.confidence,
             "iou": measured.thresholds.iou,
             "score": measured.thresholds.score,
+            "label_confidence": measured.thresholds.label_confidence,
         },
         "machines": [
             {
@@ -116,7 +117,8 @@ def verdict_text(machine: MachineVerdict, frames: int) -> str:
     """A machine's verdict in words: for a still yes or no, for a clip on how many frames."""
     failed = f", failed on {machine.failed}" if machine.failed else ""
     if not machine.valid:
-        return "[red]failed[/red]" if machine.failed else "[dim]sees nothing in the original[/dim]"
+        silent = "sees nothing in" if machine.task == "detection" else "is unsure of"
+        return "[red]failed[/red]" if machine.failed else f"[dim]{silent} the original[/dim]"
     color = "green" if machine.satisfied == machine.valid else "red" if not machine.satisfied else "yellow"
     if frames == 1:
         return f"[{color}]{'satisfied' if machine.satisfied else 'not satisfied'}[/{color}]"
@@ -131,7 +133,7 @@ def _totals(measured: Measurement) -> Table:
     table.add_column(style="bold")
     table.add_column()
     if smr.mean is None or smr.minimum is None:
-        table.add_row("SMR", "none: no machine sees anything in the original")
+        table.add_row("SMR", "none: no machine has an opinion of the original")
     else:
         spread = f" (mean of {smr.frames} frames; minimum {smr.minimum:.3f})" if n > 1 else ""
         tasks = [
