@@ -236,7 +236,7 @@ def encode_pieces(
             work = folder / f"job{index:05d}"
             work.mkdir()
             job = _job(groups[index], plan.qp_map, source, capabilities, preset, options.coding, work)
-            coded = run_job(job, groups[index], source, encoder, processes)
+            coded = _run_job(job, groups[index], source, encoder, processes)
             if on_frames is not None:
                 on_frames(job.n_frames)
             return coded
@@ -254,6 +254,24 @@ def encode_pieces(
             processes.close()
             raise
         return [futures[index].result() for index in range(len(groups))]
+
+
+def encode_segment(
+    segment: Segment,
+    source: FrameSource,
+    encoder: Encoder,
+    work_dir: Path,
+    options: EncodeOptions,
+    group: ProcessGroup | None = None,
+) -> CodedJob:
+    """Code one segment alone, exactly as a segmented `encode` of the whole would; `work_dir` is made."""
+    capabilities = encoder.capabilities()
+    capabilities.require_qp(segment.qp)
+    preset = options.preset or encoder.default_preset
+    capabilities.require_preset(preset)
+    work_dir.mkdir()
+    job = _job((segment,), None, source, capabilities, preset, options.coding, work_dir)
+    return _run_job(job, (segment,), source, encoder, group)
 
 
 def _job(
@@ -279,8 +297,8 @@ def _job(
     )
 
 
-def run_job(
-    job: EncodeJob, segments: tuple[Segment, ...], source: FrameSource, encoder: Encoder, group: ProcessGroup
+def _run_job(
+    job: EncodeJob, segments: tuple[Segment, ...], source: FrameSource, encoder: Encoder, group: ProcessGroup | None
 ) -> CodedJob:
     """Run one encoder process to its end and read back what it did. Raises EncoderError."""
     command = encoder.command(job)
