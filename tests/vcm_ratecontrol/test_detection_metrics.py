@@ -30,9 +30,7 @@ class Found:
 
 def found(*rows: tuple[float, float, float, float, float, int]) -> Found:
     table = np.array(rows, float).reshape(-1, 6)
-    return Found(
-        table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), table[:, 5].astype(np.int16)
-    )
+    return Found(table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), table[:, 5].astype(np.int16))
 
 
 @st.composite

@@ -164,9 +164,7 @@ def mean_bd_rate(
     failed: dict[str, str] = {}
     for name, (anchor, test) in pairs.items():
         try:
-            per_item[name] = bd_rate(
-                anchor, test, method=method, bounds=bounds, fit=fit, min_overlap=min_overlap
-            )
+            per_item[name] = bd_rate(anchor, test, method=method, bounds=bounds, fit=fit, min_overlap=min_overlap)
         except BdRateError as error:
             failed[name] = str(error)
     if not per_item:

@@ -22,9 +22,7 @@ Floats = NDArray[np.float64]
 _MAX_COARSE_INFLECTIONS = 17
 
 
-def fit_saturating(
-    x: Floats, y: Floats, *, upper: float | None = None, weights: Floats | None = None
-) -> Floats:
+def fit_saturating(x: Floats, y: Floats, *, upper: float | None = None, weights: Floats | None = None) -> Floats:
     """Least-squares fit of `y` over `x`: non-decreasing, convex and then concave, at most `upper`.
 
     x: float64 [n], strictly rising (log10 rate), n >= 1. y: float64 [n]. upper: the metric's upper

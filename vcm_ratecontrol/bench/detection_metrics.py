@@ -70,9 +70,7 @@ class AveragePrecision:
     n_boxes: int
 
 
-def pseudo_ground_truth(
-    original: DetectionsLike, min_confidence: float = PSEUDO_GROUND_TRUTH_CONFIDENCE
-) -> TrueBoxes:
+def pseudo_ground_truth(original: DetectionsLike, min_confidence: float = PSEUDO_GROUND_TRUTH_CONFIDENCE) -> TrueBoxes:
     """A machine's own detections on the original picture that its result on the coded one is held against."""
     sure = np.asarray(original.scores) >= min_confidence
     return TrueBoxes(
@@ -81,9 +79,7 @@ def pseudo_ground_truth(
     )
 
 
-def human_ground_truth(
-    annotation_file: Path, classes: Sequence[str] | None = None
-) -> Mapping[str, TrueBoxes]:
+def human_ground_truth(annotation_file: Path, classes: Sequence[str] | None = None) -> Mapping[str, TrueBoxes]:
     """Human boxes from a file in COCO's format: picture file name -> true boxes.
 
     classes: the machines' class names in the order of their index; None for the file's categories in
@@ -143,9 +139,7 @@ def average_precision(
         truth = [_only_classes(boxes, classes) for boxes in truth]
     n_boxes = int(sum(np.count_nonzero(~boxes.crowd) for boxes in truth))
     if n_boxes == 0:
-        raise NoGroundTruthError(
-            f"average precision: no true box in {len(truth)} picture(s); leave this machine out"
-        )
+        raise NoGroundTruthError(f"average precision: no true box in {len(truth)} picture(s); leave this machine out")
     ap, ap50 = _coco_stats(_truth_rows(truth), _detection_rows(detections), len(truth))
     return AveragePrecision(ap=ap, ap50=ap50, n_pictures=len(truth), n_boxes=n_boxes)
 
@@ -166,9 +160,7 @@ def top1_agreement(original: Sequence[int], decoded: Sequence[int]) -> float:
     """Share (0..1) of pictures for which a classifier's top-1 label is the same on original and coded
     picture. Raises InputError for none or for lists of different lengths."""
     if len(original) == 0 or len(original) != len(decoded):
-        raise InputError(
-            f"top-1 agreement: {len(original)} labels on originals, {len(decoded)} on coded pictures"
-        )
+        raise InputError(f"top-1 agreement: {len(original)} labels on originals, {len(decoded)} on coded pictures")
     return float(np.mean(np.asarray(original) == np.asarray(decoded)))
 
 
@@ -207,9 +199,7 @@ def _row(picture: int, box: NDArray[Any], label: int) -> dict[str, Any]:
     }
 
 
-def _coco_stats(
-    truth: list[dict[str, Any]], detections: list[dict[str, Any]], n_pictures: int
-) -> tuple[float, float]:
+def _coco_stats(truth: list[dict[str, Any]], detections: list[dict[str, Any]], n_pictures: int) -> tuple[float, float]:
     """AP at 0.5:0.95 and at 0.5, from the evaluator."""
     from faster_coco_eval import COCO, COCOeval_faster
 

@@ -73,9 +73,7 @@ def matched_saving(
 
     def saving_of(items: NDArray[np.intp]) -> float:
         nonlocal clamped
-        flat, reached = bits_at(
-            table_smr[items].mean(0), table_bits[items].sum(0), float(own_smr[items].mean())
-        )
+        flat, reached = bits_at(table_smr[items].mean(0), table_bits[items].sum(0), float(own_smr[items].mean()))
         clamped += not reached
         return 100.0 * (1.0 - float(own_bits[items].sum()) / flat)
 
