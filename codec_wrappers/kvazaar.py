@@ -27,7 +27,7 @@ import numpy as np
 
 from codec_wrappers.capabilities import Capabilities, Codec
 from codec_wrappers.coding_order import dyadic_order
-from codec_wrappers.encoder import EncodeCommand, EncodeJob, PictureRecord
+from codec_wrappers.encoder import EncodeCommand, EncodeJob, Encoder, PictureRecord
 from codec_wrappers.errors import EncoderError, MissingToolError
 from codec_wrappers.ffmpeg import ffmpeg_encoder_help, ffmpeg_path, ffmpeg_version, supported_pixel_formats
 from codec_wrappers.mapio import kvazaar_roi
@@ -49,6 +49,8 @@ GOP = 16
 SIZE_MULTIPLE = 8
 ROI_FILE = "roi.bin"
 _QP_CANDIDATES = (63, 51)
+# ffmpeg warns of an option that libkvazaar refuses, and goes on without it.
+_IGNORED = re.compile(r"\[libkvazaar @ [^\]]*\] Invalid option: (\S+?)\.?$", re.MULTILINE)
 _VERSION = re.compile(rb"Kvazaar HEVC Encoder v\. (\S+)")
 
 
@@ -106,9 +108,8 @@ class KvazaarEncoder:
         if files:
             params["roi"] = str(job.work_dir / ROI_FILE)
         if self.program is not None:
-            return EncodeCommand(
-                native_command(job, self.ffmpeg, self._program_arguments(params), self.raw_format), files
-            )
+            words = program_arguments(self.program, params)
+            return EncodeCommand(native_command(job, self.ffmpeg, words, self.raw_format), files)
         return EncodeCommand(self._ffmpeg_arguments(job, params), files)
 
     def _ffmpeg_arguments(self, job: EncodeJob, params: dict[str, str | int]) -> tuple[str, ...]:
@@ -128,25 +129,32 @@ class KvazaarEncoder:
             str(job.output),
         )
 
-    def _program_arguments(self, params: dict[str, str | int]) -> tuple[str, ...]:
-        switches = {"info": "no-info", "wpp": "wpp"}
-        words = [str(self.program), "--input", "-", "--output", "{raw}", "--input-res", "{size}"]
-        words += ["--input-fps", "{rate}"]
-        for key, value in params.items():
-            words += [f"--{switches[key]}"] if key in switches else [f"--{key}", str(value)]
-        return tuple(words)
-
     def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
-        """Slice QPs from the stream. Raises EncoderError when a moving map met the pictures in another order."""
-        records = read_trace(self.codec, log)
-        if job.qp_map is not None and job.qp_map.n_frames > 1:
-            order = [record.index for record in records]
-            if order != coding_order(job):
-                raise EncoderError(
-                    "kvazaar: coded the pictures in another order than their maps were written in; "
-                    "use one map for all frames"
-                )
-        return tuple(sorted(records, key=lambda record: record.index))
+        """Slice QPs from the stream. Raises EncoderError when an option was ignored, or maps met other pictures."""
+        if ignored := _IGNORED.search(log):
+            raise EncoderError(f"kvazaar: ignored the option {ignored.group(1)}; this version does not know it")
+        return records_in_display_order(self, job, log)
+
+
+def records_in_display_order(encoder: Encoder, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
+    """Slice QPs from the stream. Raises EncoderError when a moving map met the pictures in another order."""
+    records = read_trace(encoder.codec, log)
+    moving = job.qp_map is not None and job.qp_map.n_frames > 1
+    if records and moving and [record.index for record in records] != coding_order(job):
+        raise EncoderError(
+            f"{encoder.name}: coded the pictures in another order than their maps were written in; "
+            "use one map for all frames"
+        )
+    return tuple(sorted(records, key=lambda record: record.index))
+
+
+def program_arguments(program: Path, params: dict[str, str | int]) -> tuple[str, ...]:
+    """Command line of a `kvazaar` or `uvg266` program, with the places that `native_command` fills in."""
+    switches = {"info": "no-info", "wpp": "wpp"}
+    words = [str(program), "--input", "-", "--output", "{raw}", "--input-res", "{size}", "--input-fps", "{rate}"]
+    for key, value in params.items():
+        words += [f"--{switches[key]}"] if key in switches else [f"--{key}", str(value)]
+    return tuple(words)
 
 
 def encoder_params(job: EncodeJob, base_qp: int) -> dict[str, str | int]:

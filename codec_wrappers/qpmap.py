@@ -71,9 +71,7 @@ class QPMap:
         return self.block_size, self.width, self.height
 
     @classmethod
-    def flat(
-        cls, qp: int, width: int, height: int, *, block_size: int = CTU_SIZE, n_frames: int = 1
-    ) -> QPMap:
+    def flat(cls, qp: int, width: int, height: int, *, block_size: int = CTU_SIZE, n_frames: int = 1) -> QPMap:
         """The same QP everywhere."""
         shape = (n_frames, *grid_shape(width, height, block_size))
         return cls(np.full(shape, qp, np.int16), block_size, width, height)
@@ -115,9 +113,7 @@ class QPMap:
         if self.n_frames == n_frames:
             return self
         if self.n_frames != 1:
-            raise InputError(
-                f"QP map: it has {self.n_frames} frames, the job {n_frames}; give 1 or {n_frames}"
-            )
+            raise InputError(f"QP map: it has {self.n_frames} frames, the job {n_frames}; give 1 or {n_frames}")
         return self.with_qp(np.repeat(self.qp, n_frames, axis=0))
 
     def resampled(self, block_size: int) -> QPMap:

@@ -92,8 +92,7 @@ def require_legal(qp_map: QPMap, rules: MapRules, block_size: int, encoder: str)
     """Raise InputError when an encoder would choke on the map: the last gate before a command line."""
     if qp_map.block_size != block_size:
         raise InputError(
-            f"QP map: blocks of {qp_map.block_size}; {encoder} takes {block_size}: "
-            f"use QPMap.resampled({block_size})"
+            f"QP map: blocks of {qp_map.block_size}; {encoder} takes {block_size}: use QPMap.resampled({block_size})"
         )
     done = legalise(qp_map, rules)
     if done.moved or done.clipped:

@@ -55,9 +55,7 @@ def test_histogram_counts_blocks() -> None:
         (np.zeros((1, 1, 1), np.int16), 64, 0, 128, "positive"),
     ],
 )
-def test_refuses_what_does_not_fit(
-    qp: np.ndarray, block_size: int, width: int, height: int, words: str
-) -> None:
+def test_refuses_what_does_not_fit(qp: np.ndarray, block_size: int, width: int, height: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         QPMap(qp, block_size, width, height)
 
