@@ -271,6 +271,6 @@ def bucket_of(picture: str) -> int:
 
 
 def _why(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk is full (or a quota is used up); free some space and run the same command again"
     return f"cannot be written ({error.strerror or error})"
