@@ -111,7 +111,8 @@ class X265Encoder:
         if job.qp_map is not None:
             rules = self.map_rules()
             require_legal(job.qp_map, rules, CTU_SIZE, self.name)
-            filters = ("-vf", ",".join(_addroi(job, job.qp_map))) if not job.qp_map.is_flat else ()
+            marks = _addroi(job, job.qp_map)
+            filters = ("-vf", ",".join(marks)) if marks else ()
         return EncodeCommand(
             (
                 str(self.ffmpeg),

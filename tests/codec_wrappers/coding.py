@@ -74,9 +74,15 @@ def code(
 
 
 def decoded_luma(path: Path) -> Luma:
-    """Luma of all frames in display order, 8 bits, uint8 [n, H, W]."""
+    """Luma of all frames in display order as coded (no change of range), in 8 bits, uint8 [n, H, W]."""
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+        return np.stack([_luma(frame) for frame in container.decode(video=0)])
+
+
+def _luma(frame: av.VideoFrame) -> Luma:
+    deep = frame.format.components[0].bits > 8
+    samples = np.frombuffer(frame.planes[0], "<u2" if deep else np.uint8).reshape(frame.height, -1)
+    return (samples[:, : frame.width] >> (frame.format.components[0].bits - 8)).astype(np.uint8)
 
 
 def error_per_ctu(decoded: Luma, source: Luma, side: int = 64) -> npt.NDArray[np.float64]:
