@@ -116,6 +116,12 @@ def encode(
     check_suffix(output, encoder)
     legal, moved, clipped = _prepared(plan, source, encoder, capabilities)
     with work_folder(output) as folder:
+        if legal.qp_map is not None:
+            from codec_wrappers.mapproof import prove_map_acts
+
+            preset = options.preset or encoder.default_preset
+            with guarded_group() as group:
+                prove_map_acts(legal, source, encoder, preset, pixel_format(capabilities), folder, group)
         coded = encode_pieces(legal, source, encoder, folder, options, on_frames)
         assembled = assemble(coded, encoder, output, timing, folder, companions)
     return EncodeResult(
@@ -186,7 +192,7 @@ def _prepared(
 def work_folder(output: Path) -> Iterator[Path]:
     """A private folder beside the output (so that the last step is a rename), removed whatever happens."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent.absolute()))
     except OSError as error:
         raise OutputError(f"{output.parent}: cannot write there ({error.strerror}); choose another --output") from error
     try:
