@@ -6,8 +6,6 @@ null. Commands may add events of their own (`probe`, `frame`, ...) and fields to
 below with another meaning.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import threading

@@ -62,8 +62,9 @@ class CroppedClip:
         from vcm_ratecontrol.media.convert import upright
 
         clip, size = self.clip, self.size
-        if (clip.width, clip.height) == (size.width, size.height) or clip.display_matrix is None:
-            return slice(0, size.height), slice(0, size.width)
+        if (clip.width, clip.height) == (size.width, size.height):
+            width, height = clip.upright_size
+            return slice(0, height), slice(0, width)
         picture = np.zeros((clip.height, clip.width, 1), np.uint8)
         picture[: size.height, : size.width] = 1
         turned = upright(picture, clip.display_matrix)[..., 0]
