@@ -191,9 +191,9 @@ def parse_qps(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(","):
         span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
+        first, dash, last = span.partition("-")
         try:
-            found.update(range(int(first), int(last or first) + 1, int(step or 1)))
+            found.update(range(int(first), int(last if dash else first) + 1, int(step or 1)))
         except ValueError as error:
             raise InputError(f"--qps {text!r}: cannot read {part!r}; write 0-63, 20-50:2 or 16,20,24") from error
     if not found or min(found) < 0 or max(found) > LABEL_SPACE:
