@@ -52,7 +52,7 @@ def rounded(result: Result) -> Result:
 
 def round_down(values: Any) -> Any:
     """Fractions rounded down to FRACTION_STEP, as float32 (an array in, an array out)."""
-    # 1e-6: a float32 0.5 that was computed as 0.49999997 is 0.5.
+    # 1e-6: a step that double precision missed by its last bits is that step.
     steps = np.floor(np.asarray(values, np.float64) / FRACTION_STEP + 1e-6)
     return (steps * FRACTION_STEP).astype(np.float32)
 
