@@ -49,9 +49,13 @@ def annotate_ray(
     """Annotate as Ray tasks; on_outcome is called here, in order of completion.
 
     A lost node costs the tasks that ran on it, which Ray starts again elsewhere. Raises MissingToolError
-    (no Ray, no such cluster), OutputError (storage full), VcmError (a task died RETRIES times).
+    (no Ray, no such cluster, GPUs that this computer lacks), OutputError (storage full), VcmError (a task died
+    RETRIES times).
     """
     with _connected(options) as ray:
+        if options.address is None and options.gpus > ray.cluster_resources().get("GPU", 0.0):
+            # A cluster may grow; this computer will not, and Ray would wait for ever.
+            raise MissingToolError(f"ray: a task asks for {options.gpus} GPUs, this computer has fewer")
         run = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=RETRIES)(_run)
         shared = ray.put(pickle.dumps(recipe))
         queue = iter(tasks)
