@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
-from codec_wrappers.errors import EncoderError, OutputError
+from codec_wrappers.errors import EncoderError, InputError, OutputError
 from codec_wrappers.frames import FrameSource, PixelFormat
 from codec_wrappers.join import Companions, Timing, check_suffix, coded_bits, join
 from codec_wrappers.plan import EncodePlan, Segment
@@ -76,13 +76,13 @@ class EncodeOptions:
 
     preset: None for the encoder's default. workers: parallel encoder processes, 0 for one per core.
     segmented: one process per segment even where the encoder could change its QP from frame to frame, so that
-    a segment's piece is the same bits alone (as a probe) and in the whole.
+    a segment's piece is the same bits alone (as a probe) and in the whole, and all cores are busy.
     """
 
     preset: str | None = None
     coding: CodingType = "inter"
     workers: int = 0
-    segmented: bool = False
+    segmented: bool = True
 
     @property
     def n_workers(self) -> int:
@@ -114,15 +114,11 @@ def encode(
     started = time.monotonic()
     capabilities = encoder.capabilities()
     check_suffix(output, encoder)
-    legal, moved, clipped = _prepared(plan, source, encoder, capabilities)
+    legal = legal_plan(plan, source, encoder)
     with work_folder(output) as folder:
-        if legal.qp_map is not None:
-            from codec_wrappers.mapproof import prove_map_acts
-
-            preset = options.preset or encoder.default_preset
-            with guarded_group() as group:
-                prove_map_acts(legal, source, encoder, preset, pixel_format(capabilities), folder, group)
-        coded = encode_pieces(legal, source, encoder, folder, options, on_frames)
+        with guarded_group() as group:
+            prove_map(legal.plan, source, encoder, folder, options, group)
+        coded = encode_pieces(legal.plan, source, encoder, folder, options, on_frames)
         assembled = assemble(coded, encoder, output, timing, folder, companions)
     return EncodeResult(
         output=output,
@@ -134,8 +130,8 @@ def encode(
         file_bytes=assembled.file_bytes,
         pictures=tuple(picture for job in coded for picture in job.pictures),
         commands=tuple(job.argv for job in coded),
-        moved_cells=moved,
-        clipped_cells=clipped,
+        moved_cells=legal.moved_cells,
+        clipped_cells=legal.clipped_cells,
         seconds=time.monotonic() - started,
     )
 
@@ -170,22 +166,51 @@ def assemble(
     return AssembledFile(bits, size)
 
 
-def _prepared(
-    plan: EncodePlan, source: FrameSource, encoder: Encoder, capabilities: Capabilities
-) -> tuple[EncodePlan, int, int]:
-    """The plan with a legal map; how many cells were moved and clipped. Refuses what cannot be done."""
+@dataclass(frozen=True)
+class LegalPlan:
+    """A plan that the encoder can carry out, and how many blocks of its map were lowered or clipped for that."""
+
+    plan: EncodePlan
+    moved_cells: int = 0
+    clipped_cells: int = 0
+
+
+def legal_plan(plan: EncodePlan, source: FrameSource, encoder: Encoder) -> LegalPlan:
+    """The plan with a legal map. Raises UnsupportedError and InputError for what cannot be done at all."""
+    capabilities = encoder.capabilities()
     capabilities.require_plan(plan)
     if plan.n_frames != source.n_frames:
-        raise EncoderError(f"plan: covers {plan.n_frames} frames, the source has {source.n_frames}")
+        raise InputError(f"plan: covers {plan.n_frames} frames, the source has {source.n_frames}")
     if plan.qp_map is None:
-        return plan, 0, 0
+        return LegalPlan(plan)
+    size, wanted = (plan.qp_map.width, plan.qp_map.height), (source.format.width, source.format.height)
+    if size != wanted:
+        raise InputError(f"QP map: made for {size[0]}x{size[1]}, the source is {wanted[0]}x{wanted[1]}")
     from codec_wrappers.qpmap_legal import legalise
 
+    qp_map = plan.qp_map.resampled(capabilities.block_size)
     rules = encoder.map_rules()
     if rules is None:
-        return plan, 0, 0
-    legal = legalise(plan.qp_map.resampled(capabilities.block_size), rules)
-    return replace(plan, qp_map=legal.map), legal.moved, legal.clipped
+        return LegalPlan(replace(plan, qp_map=qp_map))
+    legal = legalise(qp_map, rules)
+    return LegalPlan(replace(plan, qp_map=legal.map), legal.moved, legal.clipped)
+
+
+def prove_map(
+    plan: EncodePlan,
+    source: FrameSource,
+    encoder: Encoder,
+    folder: Path,
+    options: EncodeOptions,
+    group: ProcessGroup | None = None,
+) -> None:
+    """See `mapproof.prove_map_acts`; nothing to do without a map. Raises MapHadNoEffectError."""
+    if plan.qp_map is None:
+        return
+    from codec_wrappers.mapproof import prove_map_acts
+
+    preset = options.preset or encoder.default_preset
+    prove_map_acts(plan, source, encoder, preset, pixel_format(encoder.capabilities()), folder, group)
 
 
 @contextmanager
@@ -269,14 +294,18 @@ def encode_segment(
     work_dir: Path,
     options: EncodeOptions,
     group: ProcessGroup | None = None,
+    qp_map: QPMap | None = None,
 ) -> CodedJob:
-    """Code one segment alone, exactly as a segmented `encode` of the whole would; `work_dir` is made."""
+    """Code one segment alone, exactly as a segmented `encode` of the whole would; `work_dir` is made.
+
+    qp_map: a legal map of the whole clip (or one for all frames), see `legal_plan`.
+    """
     capabilities = encoder.capabilities()
     capabilities.require_qp(segment.qp)
     preset = options.preset or encoder.default_preset
     capabilities.require_preset(preset)
     work_dir.mkdir()
-    job = _job((segment,), None, source, capabilities, preset, options.coding, work_dir)
+    job = _job((segment,), qp_map, source, capabilities, preset, options.coding, work_dir)
     return _run_job(job, (segment,), source, encoder, group)
 
 

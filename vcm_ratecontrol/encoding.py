@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder, get_encoder
 from codec_wrappers.errors import InputError, MissingToolError, TargetMissedError
-from codec_wrappers.join import Companions, Timing, check_suffix
-from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, work_folder
-from codec_wrappers.plan import Segment
+from codec_wrappers.join import Companions, Timing, check_companions, check_suffix
+from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map, work_folder
+from codec_wrappers.plan import EncodePlan, Segment
+from codec_wrappers.process import ProcessGroup
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
@@ -27,6 +28,7 @@ from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 from vcm_ratecontrol.scoring import Tasks, clip_smr
 
 if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
     from vcm_ratecontrol.machines.library import LibraryRef
     from vcm_ratecontrol.ratecontrol.probing import Probe
 
@@ -42,7 +44,8 @@ OnEvent = Callable[..., None]
 class EncodeRequest:
     """What to encode, and how.
 
-    target: SMR to meet, or None with a fixed `qp`. machines: the library that measures, needed with a target.
+    target: SMR to meet, or None with a fixed `qp`. qp_map: file of a QP map (.npz, .png, or a ROI file relative
+    to `qp`), for encoders with block QPs; only with `qp`. machines: the library that measures, needed with a target.
     codec: an encoder's name or alias ('vvc', 'hevc', 'hevc-kvazaar', 'av1'). executable: a program to use in
     place of the bundled library. segment_seconds: longest segment of a clip. frames_per_segment: frames that
     are measured in each. cache: folder of probe results, None for none. anchor: also code the QP-22 anchor.
@@ -53,6 +56,7 @@ class EncodeRequest:
     output: Path
     target: Target | None = None
     qp: int | None = None
+    qp_map: Path | None = None
     machines: LibraryRef | None = None
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     codec: str = "vvc"
@@ -95,12 +99,14 @@ def encode_file(request: EncodeRequest, progress: Progress = SILENT, on_event: O
     segments = _segments(job, progress)
     emit("segments", count=len(segments), frames=job.clip.n_frames)
     with work_folder(request.output) as folder, guarded_group() as group:
-        pieces = Pieces(job.clip, job.encoder, job.options, folder, group)
         if request.target is not None:
+            pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group)
             choices = _measure(job, request.target, segments, pieces, progress, emit)
         else:
             assert request.qp is not None
             choices = [SegmentChoice(Segment(s.start, s.stop, request.qp), None, None, 0) for s in segments]
+            qp_map = _legal_map(job, [choice.segment for choice in choices], folder, group)
+            pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group, qp_map)
         _check_reached(request, choices)
         return _finish(job, choices, pieces, folder, progress, started)
 
@@ -108,6 +114,8 @@ def encode_file(request: EncodeRequest, progress: Progress = SILENT, on_event: O
 def _checked(request: EncodeRequest) -> _Job:
     if (request.target is None) == (request.qp is None):
         raise InputError("give either --target-smr or --qp")
+    if request.qp_map is not None and request.qp is None:
+        raise InputError(f"--qp-map {request.qp_map}: give the QP of the pictures with --qp, too")
     if request.target is not None and not 0.0 <= request.target.smr <= 1.0:
         raise InputError(f"--target-smr {request.target.smr}: must lie in 0..1")
     encoder = get_encoder(request.codec, request.executable)
@@ -119,6 +127,8 @@ def _checked(request: EncodeRequest) -> _Job:
     clip = open_clip(request.input)
     check_output(request.input, request.output, request.overwrite)
     check_suffix(request.output, encoder)
+    if clip.kind == "video":
+        check_companions(clip.path, request.output)
     if request.target is not None and request.machines is None:
         raise MissingToolError("--target-smr needs machines to measure with: give --machines DIR")
     coding = "still" if clip.kind == "still" else "inter"
@@ -128,6 +138,24 @@ def _checked(request: EncodeRequest) -> _Job:
     if clip.has_audio and request.output.suffix.lower() in (".266", ".265", ".obu", ".vvc", ".hevc"):
         job.notes.append("a raw stream holds pictures only: audio and timestamps are left out")
     return job
+
+
+def _legal_map(job: _Job, segments: Sequence[Segment], folder: Path, group: ProcessGroup) -> QPMap | None:
+    """The map that was asked for, legal for the encoder and proven to act; None without one."""
+    request, clip = job.request, job.clip
+    if request.qp_map is None or request.qp is None:
+        return None
+    from codec_wrappers.qpmap_io import RoiContext, read_qpmap
+
+    qp_map = read_qpmap(request.qp_map, RoiContext(request.qp, clip.width, clip.height))
+    legal = legal_plan(EncodePlan(tuple(segments), qp_map), clip, job.encoder)
+    if legal.moved_cells or legal.clipped_cells:
+        job.notes.append(
+            f"QP map: {legal.clipped_cells} blocks clipped to the encoder's range, {legal.moved_cells} lowered"
+            " because of jumps"
+        )
+    prove_map(legal.plan, clip, job.encoder, folder, job.options, group)
+    return legal.plan.qp_map
 
 
 def _segments(job: _Job, progress: Progress) -> tuple[range, ...]:
@@ -211,7 +239,8 @@ def _finish(
         [choice.segment for choice in choices], pieces, job.options.n_workers, lambda: progress.advance(1)
     )
     progress.phase("finishing")
-    anchor = _anchor(job, coded, pieces) if request.anchor else None
+    flat = Pieces(clip, job.encoder, job.options, folder / "anchor", pieces.group)
+    anchor = _anchor(job, coded, flat) if request.anchor else None
     size = 0
     if not request.dry_run:
         companions = Companions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment
@@ -11,16 +12,27 @@ from codec_wrappers.plan import Segment
 from codec_wrappers.process import ProcessGroup
 from vcm_ratecontrol.media import Clip
 
+if TYPE_CHECKING:
+    from codec_wrappers.qpmap import QPMap
+
 
 class Pieces:
     """Codes segments on demand into a private folder. For use by several threads."""
 
     def __init__(
-        self, clip: Clip, encoder: Encoder, options: EncodeOptions, folder: Path, group: ProcessGroup
+        self,
+        clip: Clip,
+        encoder: Encoder,
+        options: EncodeOptions,
+        folder: Path,
+        group: ProcessGroup,
+        qp_map: QPMap | None = None,
     ) -> None:
-        """group: its processes are killed together when the caller gives up."""
+        """folder: is made. group: its processes are killed together when the caller gives up. qp_map: a legal
+        map of the whole clip."""
         self.clip, self.encoder, self.options, self.group = clip, encoder, options, group
-        self._folder = folder
+        self._folder, self._qp_map = folder, qp_map
+        folder.mkdir()
         self._made: dict[Segment, CodedJob] = {}
         self._lock = threading.Lock()
 
@@ -30,7 +42,9 @@ class Pieces:
             known = self._made.get(segment)
         if known is None:
             folder = self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
-            known = encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group)
+            known = encode_segment(
+                segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map
+            )
             with self._lock:
                 self._made[segment] = known
         return known
