@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--target-smr", type=float, metavar="0..1", help="Least share of machines to satisfy, e.g. 0.9.")
 @click.option("--qp", type=int, help="Code at this QP instead: a flat anchor.")
 @click.option("--qp-map", type=click.Path(path_type=Path), metavar="FILE",
-              help="QPs per block (.npz, .png, or ROI offsets to --qp in .txt, .bin); kvazaar, x265, uvg266.")  # fmt: skip
+              help="QPs per block (.npz, .png, or .txt, .bin offsets to --qp); kvazaar, x265, uvg266.")  # fmt: skip
 @machine_options(required=False)
 @click.option("--codec", default="vvc", show_default=True, help="vvc, hevc, hevc-kvazaar, av1, or an encoder's name.")
 @click.option("--encoder-path", type=click.Path(path_type=Path), help="A program to use in place of the bundled one.")

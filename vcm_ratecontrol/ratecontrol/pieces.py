@@ -42,9 +42,7 @@ class Pieces:
             known = self._made.get(segment)
         if known is None:
             folder = self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
-            known = encode_segment(
-                segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map
-            )
+            known = encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map)
             with self._lock:
                 self._made[segment] = known
         return known
