@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +88,9 @@ def _write_y4m(shown: CroppedClip, output: Path, pix_fmt: PixelFormat, progress:
             yield frame
             progress.advance()
 
-    write_y4m(counted(), shown.format, output, pix_fmt)
+    with _staging(output) as folder:
+        write_y4m(counted(), shown.format, folder / output.name, pix_fmt)
+        _move_all(folder, (output,))
 
 
 def _write_pngs(shown: CroppedClip, files: tuple[Path, ...], progress: Progress) -> None:
@@ -106,23 +108,34 @@ def _move_all(folder: Path, files: tuple[Path, ...]) -> None:
     placed: list[Path] = []
     try:
         for file in files:
-            placed.append(file)
             (folder / file.name).replace(file)
+            placed.append(file)
+    except OSError as error:
+        _remove(placed)
+        raise OutputError(f"{file}: cannot be written ({error.strerror}); choose another name with -o") from error
     except BaseException:
-        for file in placed:
-            file.unlink(missing_ok=True)
+        _remove(placed)
         raise
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
 
 
 @contextmanager
 def _staging(output: Path) -> Iterator[Path]:
     """A folder beside the output, gone when the block ends: nothing half is left, nothing old is lost early."""
+    # Named before it is made, so that a signal right after the making still finds it.
+    folder = output.with_name(f".vcm-decode-{secrets.token_hex(8)}.part")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".vcm-decode-", suffix=".part", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another place with -o") from error
-    try:
+        folder.mkdir()
         yield folder
+    except OutputError as error:  # the user knows the output, not the folder
+        raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another name with -o") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

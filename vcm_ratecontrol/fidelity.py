@@ -44,8 +44,7 @@ def compare(original: RGB, decoded: RGB) -> Fidelity:
 
     if original.shape != decoded.shape:
         raise ValueError(f"sizes differ: {original.shape} and {decoded.shape}")
-    weights = np.array(_LUMA, np.float32)
-    a, b = (picture.astype(np.float32) @ weights for picture in (original, decoded))
+    a, b = luma(original), luma(decoded)
     mse = float(np.mean(np.square(a - b), dtype=np.float64))
     if min(a.shape) < SSIM_MIN_SIDE:
         return Fidelity(mse, None)
@@ -54,6 +53,16 @@ def compare(original: RGB, decoded: RGB) -> Fidelity:
     similarity: Callable[..., float] = metrics.structural_similarity
     ssim = similarity(a, b, data_range=_PEAK, gaussian_weights=True, use_sample_covariance=False)
     return Fidelity(mse, float(ssim))
+
+
+def luma(rgb: RGB) -> npt.NDArray[np.float32]:
+    """Luma of uint8 [H, W, 3] RGB: float32 [H, W], 0..255. Plane by plane, as an 8K picture is large."""
+    import numpy as np
+
+    red, green, blue = (rgb[..., channel] * np.float32(weight) for channel, weight in enumerate(_LUMA))
+    red += green
+    red += blue
+    return red
 
 
 def psnr_db(frames: Iterable[Fidelity]) -> float:

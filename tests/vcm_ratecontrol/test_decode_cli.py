@@ -248,7 +248,8 @@ def test_a_file_that_cannot_grow_is_an_output_error_and_leaves_nothing(
     )  # fmt: skip
     (line,) = result.stderr.splitlines()
     assert (result.returncode, result.stdout) == (2, "")
-    assert line.startswith("error: ")
+    assert line.startswith(f"error: {out / 'a'}")
+    assert "beyond the file size or quota" in line
     assert left_in(out) == []
 
 

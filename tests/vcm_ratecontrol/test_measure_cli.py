@@ -21,9 +21,10 @@ from codec_wrappers.still import StillSource, encode_still
 from tests.vcm_ratecontrol.test_events import check_event
 from vcm_ratecontrol.cli.measure import main
 from vcm_ratecontrol.fidelity import Fidelity, compare, psnr_db
+from vcm_ratecontrol.fidelity import luma as luma_of
 from vcm_ratecontrol.machines import MachineLibrary
 from vcm_ratecontrol.machines.machine import MachineRunError
-from vcm_ratecontrol.measure import MachineRoom, default_indices, measure, run_originals, score_frames
+from vcm_ratecontrol.measure import DEFAULT_FRAMES, MachineRoom, default_indices, measure, run_originals, score_frames
 from vcm_ratecontrol.media import open_clip
 from vcm_ratecontrol.satisfaction import Thresholds, verdict
 from vcm_ratecontrol.true_size import cropped_to, without_padding
@@ -162,6 +163,11 @@ def test_a_clip_is_sampled_evenly(clip: Callable[[str], Path], machines_dir: Pat
     assert "of 4 frames" in table
     assert "mean of 4 frames; minimum" in table
     assert "kbps" in table
+
+
+def test_the_command_and_the_function_look_at_as_many_frames() -> None:
+    frames = next(option for option in main.params if option.name == "frames")
+    assert frames.default == DEFAULT_FRAMES
 
 
 def test_all_frames_of_a_short_clip() -> None:
@@ -307,6 +313,7 @@ def test_psnr_and_ssim_agree_with_their_definitions() -> None:
     a = rng.integers(0, 256, (40, 50, 3), np.uint8)
     b = np.clip(a + rng.normal(0, 9, a.shape), 0, 255).astype(np.uint8)
     luma = np.array([0.2126, 0.7152, 0.0722])
+    assert luma_of(a) == pytest.approx(a @ luma, abs=1e-3)
     found = compare(a, b)
     assert found.psnr_db == pytest.approx(peak_signal_noise_ratio(a @ luma, b @ luma, data_range=255), abs=1e-4)
     expected = structural_similarity(
