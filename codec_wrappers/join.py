@@ -9,23 +9,32 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder
 from codec_wrappers.errors import EncoderError, InputError
 from codec_wrappers.ffmpeg import ffmpeg_path
 from codec_wrappers.process import ProcessGroup, run_process
 
+if TYPE_CHECKING:
+    import av
+    import av.video.stream
+
 _TO_ANNEX_B = {"vvc": "vvc_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 
-# Containers by suffix. Raw streams carry pictures only: no timestamps, no audio.
-CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")
+# Containers by suffix, and the muxer that writes each: FFmpeg's own choice for .m4v takes none of our codecs.
+# Raw streams carry pictures only: no timestamps, no audio.
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 RAW_SUFFIXES = {".266": "vvc", ".vvc": "vvc", ".265": "hevc", ".hevc": "hevc", ".obu": "av1"}
 
 COPY_TIMEOUT_S = 1800.0
+PROBE_TIMEOUT_S = 60.0
+# An OBU stream separates its pictures by these; containers leave them out.
+_TEMPORAL_DELIMITER = b"\x12\x00"
 
 # Container tag with what the stream cannot say: the picture size before padding, and the plan in short.
 TAG = "vcm"
@@ -73,9 +82,27 @@ def check_suffix(output: Path, encoder: Encoder) -> None:
     elif suffix not in CONTAINERS:
         known = ", ".join((*CONTAINERS, *RAW_SUFFIXES))
         raise InputError(f"{output}: unknown suffix {suffix!r}; use one of {known}")
-    elif suffix == ".mkv" and encoder.codec == "vvc":
-        # FFmpeg 8.1 and 9.0 write VVC into Matroska without a codec identifier that any reader knows.
-        raise InputError(f"{output}: Matroska has no mapping for VVC in FFmpeg; use .mp4 or .266")
+    elif suffix == ".mov" and encoder.codec == "av1":
+        raise InputError(f"{output}: QuickTime has no mapping for AV1; use .mp4 or .mkv")
+
+
+def check_companions(source: Path, output: Path) -> None:
+    """Raise InputError when the output's container cannot hold the sound and subtitles of `source`.
+
+    Asked of ffmpeg by writing the header alone, which takes some 20 ms; not after hours of encoding.
+    """
+    suffix = output.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        return
+    # MP4 headers can only be written to a file that can be sought in, or in fragments.
+    fragments = () if suffix == ".mkv" else ("-movflags", "frag_keyframe+empty_moov")
+    argv = [str(ffmpeg_path()), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y"]
+    argv += ["-i", _url(source), *_copied_streams(source, suffix, 0), "-t", "0"]
+    try:
+        run_process([*argv, *fragments, "-f", CONTAINERS[suffix], "/dev/null"], timeout_s=PROBE_TIMEOUT_S)
+    except EncoderError as error:
+        way = "convert the sound and subtitles first" if suffix == ".mkv" else "use -o NAME.mkv"
+        raise InputError(f"{source}: its sound or subtitles do not fit into {suffix}; {way} ({error})") from error
 
 
 def join(
@@ -107,33 +134,58 @@ def join(
 
 
 def coded_bits(path: Path) -> int:
-    """Bits of the coded pictures in a file, without container overhead."""
+    """Bits of the coded pictures in a file, without container overhead.
+
+    With the parameter sets that stand among the pictures, as they do in all files of `join`; without those that
+    only the container's header has.
+    """
     import av
 
-    with av.open(str(path)) as container:
-        return 8 * sum(packet.size for packet in container.demux(video=0))
+    with av.open(_url(path)) as container:
+        packets = (bytes(packet) for packet in container.demux(video=0))
+        return 8 * sum(len(data.removeprefix(_TEMPORAL_DELIMITER)) for data in packets)
+
+
+def piece_bits(piece: Path) -> int:
+    """Bits that a piece will have in a joined file: its pictures and the parameter sets that come before them."""
+    import av
+
+    with av.open(str(piece)) as container:
+        stream = container.streams.video[0]
+        return 8 * sum(len(data) for data in _as_raw(stream, container.demux(stream)))
+
+
+def _as_raw(
+    stream: av.video.stream.VideoStream, packets: Iterable[av.Packet[av.video.stream.VideoStream]]
+) -> Iterator[bytes]:
+    """The packets of a piece as a raw stream has them: key pictures of VVC and HEVC carry their parameter sets."""
+    from av.bitstream import BitStreamFilterContext
+
+    name = _TO_ANNEX_B.get(stream.codec_context.codec.canonical_name)
+    to_raw = BitStreamFilterContext(name, stream) if name else None
+    for packet in packets:
+        if packet.size:
+            yield b"".join(bytes(part) for part in to_raw.filter(packet)) if to_raw else bytes(packet)
 
 
 def _concatenate(pieces: Sequence[Path], encoder: Encoder, raw: Path) -> list[_Access]:
     import av
-    from av.bitstream import BitStreamFilterContext
 
     pictures: list[_Access] = []
     start = 0
+    separator = _TEMPORAL_DELIMITER if encoder.codec == "av1" else b""
     with raw.open("wb") as file:
         for piece in pieces:
             with av.open(str(piece)) as container:
                 stream = container.streams.video[0]
-                name = _TO_ANNEX_B.get(encoder.codec)
-                to_raw = BitStreamFilterContext(name, stream) if name else None
                 packets = [packet for packet in container.demux(stream) if packet.size]
                 # Display order within the piece: its own timestamps only tell the order.
                 ranks = {pts: rank for rank, pts in enumerate(sorted(int(p.pts or 0) for p in packets))}
-                for packet in packets:
-                    access = _Access(start + ranks[int(packet.pts or 0)], packet.size, packet.is_keyframe)
-                    for converted in to_raw.filter(packet) if to_raw else [packet]:
-                        file.write(bytes(converted))
-                    pictures.append(access)
+                # Noted before the conversion, which takes a packet's content away.
+                facts = [(start + ranks[int(packet.pts or 0)], packet.is_keyframe) for packet in packets]
+                for (index, key), data in zip(facts, _as_raw(stream, packets), strict=True):
+                    file.write(separator + data)
+                    pictures.append(_Access(index, len(data), key))
                 start += len(packets)
     return pictures
 
@@ -185,21 +237,52 @@ def _mux(
 
 def _add_companions(video: Path, output: Path, companions: Companions, group: ProcessGroup | None) -> None:
     """Copy the coded video and the source's other streams into the final container, timestamps untouched."""
+    suffix = output.suffix.lower()
     turn = ("-display_rotation", str(companions.rotation)) if companions.rotation else ()
-    inputs = ["-copyts", *turn, "-i", str(video)]
-    maps = ["-map", "0:v:0"]
-    mp4 = output.suffix.lower() != ".mkv"
+    inputs = ["-copyts", *turn, "-i", _url(video)]
+    options = ["-map", "0:v:0", "-c:v", "copy", "-avoid_negative_ts", "disabled"]
     if companions.source is not None:
-        inputs += ["-i", str(companions.source)]
-        maps += ["-map", "1:a?", "-map", "1:s?", "-map_metadata", "1", "-map_chapters", "1"]
-    text = "mov_text" if mp4 else "copy"
-    options = ["-c", "copy", "-c:s", text, "-avoid_negative_ts", "disabled"]
+        inputs += ["-i", _url(companions.source)]
+        options += [*_copied_streams(companions.source, suffix, 1), "-map_metadata", "1", "-map_chapters", "1"]
     if companions.sample_aspect_ratio != 1 and companions.sample_aspect_ratio > 0:
-        ratio = companions.sample_aspect_ratio
-        options += ["-aspect:v:0", f"{ratio.numerator}:{ratio.denominator}"]
+        # ffmpeg asks for the aspect ratio of the picture, which is that of the coded (padded) one here.
+        shown = companions.sample_aspect_ratio * _coded_aspect(video)
+        options += ["-aspect:v:0", f"{shown.numerator}:{shown.denominator}"]
     if companions.tag is not None:
         options += ["-metadata", f"{TAG}={json.dumps(companions.tag, separators=(',', ':'))}"]
-    if mp4:
+    if suffix != ".mkv":
         options += ["-movflags", "+faststart+use_metadata_tags"]
     argv = [str(ffmpeg_path()), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y"]
-    run_process([*argv, *inputs, *maps, *options, str(output)], timeout_s=COPY_TIMEOUT_S, group=group)
+    argv += [*inputs, *options, "-f", CONTAINERS[suffix], str(output)]
+    run_process(argv, timeout_s=COPY_TIMEOUT_S, group=group)
+
+
+def _copied_streams(source: Path, suffix: str, number: int) -> list[str]:
+    """ffmpeg arguments that copy the sound, subtitles and (Matroska) attachments of input `number`.
+
+    Text subtitles are rewritten as the container has them; pictures of text go into Matroska only.
+    """
+    import av
+
+    options = ["-map", f"{number}:a?", "-map", f"{number}:s?", "-c:a", "copy"]
+    if suffix != ".mkv":
+        return [*options, "-c:s", "mov_text"]
+    options += ["-map", f"{number}:t?", "-c:t", "copy", "-c:s", "copy"]
+    with av.open(_url(source)) as container:
+        for at, stream in enumerate(container.streams.subtitles):
+            if stream.codec_context.name == "mov_text":
+                options += [f"-c:s:{at}", "srt"]
+    return options
+
+
+def _coded_aspect(video: Path) -> Fraction:
+    import av
+
+    with av.open(str(video)) as container:
+        context = container.streams.video[0].codec_context
+        return Fraction(context.width, context.height)
+
+
+def _url(path: Path) -> str:
+    """A path that FFmpeg takes for nothing else: it reads 'a:b.mp4' as protocol 'a'."""
+    return f"file:{path}"

@@ -18,7 +18,7 @@ from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
 from codec_wrappers.errors import EncoderError, InputError, OutputError
 from codec_wrappers.frames import FrameSource, PixelFormat
-from codec_wrappers.join import Companions, Timing, check_suffix, coded_bits, join
+from codec_wrappers.join import Companions, Timing, check_suffix, join, piece_bits
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup, run_process
 from codec_wrappers.verify import require_frames
@@ -356,7 +356,7 @@ def _run_job(
         segments=segments,
         piece=job.output,
         pictures=tuple(replace(record, index=record.index + first) for record in records),
-        bits=coded_bits(job.output),
+        bits=piece_bits(job.output),
         argv=command.argv,
         seconds=result.seconds,
     )
