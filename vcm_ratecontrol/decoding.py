@@ -130,14 +130,19 @@ def _staging(output: Path) -> Iterator[Path]:
     # Named before it is made, so that a signal right after the making still finds it.
     folder = output.with_name(f".vcm-decode-{secrets.token_hex(8)}.part")
     try:
-        folder.mkdir()
+        _make(folder, output)
         yield folder
     except OutputError as error:  # the user knows the output, not the folder
         raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another name with -o") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path, output: Path) -> None:
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another name with -o") from error
 
 
 def _lost_in_y4m(clip: Clip) -> tuple[str, ...]:
