@@ -1,6 +1,6 @@
 """The one checkpoint format: a safetensors file whose metadata say what it is and how it came to be.
 
-Metadata: `format` and `version` as text, and `card`, JSON: configuration, hash of the training data,
+Metadata: one JSON text with format, version, configuration, hash of the training data,
 metrics, licence, provenance, and SHA-256 of the weights (names, types, shapes and values; not of the file's
 layout). Loading checks all of it. Nothing in the file is executed.
 """
@@ -27,6 +27,8 @@ from vcm_ratecontrol.predictors.config import PredictorConfig, build_network, co
 
 FORMAT = "vcm-ratecontrol predictor"
 VERSION = 1
+METADATA_KEY = "vcm_ratecontrol"
+"""One key alone: safetensors writes several in no fixed order, and equal networks shall give equal files."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def save_checkpoint(path: Path, network: nn.Module, card: CheckpointCard, *, hal
         shrink = half and name in parameters and value.ndim > 1
         tensors[name] = (value.half() if shrink else value).detach().cpu().contiguous()
     digest = weights_sha256(tensors)
-    text = {
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
         "config": card.config.to_dict(),
         "training_data_sha256": card.training_data_sha256,
         "metrics": dict(card.metrics),
@@ -70,9 +74,9 @@ def save_checkpoint(path: Path, network: nn.Module, card: CheckpointCard, *, hal
         "provenance": dict(card.provenance),
         "weights_sha256": digest,
     }
-    metadata = {"format": FORMAT, "version": str(VERSION), "card": json.dumps(text, sort_keys=True)}
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True)}
     _write_atomically(path, safetensors.torch.save(tensors, metadata))
-    return _card_from_dict(json.loads(metadata["card"]), str(path))
+    return _card_from_dict(header, str(path))
 
 
 def read_card(path: Path) -> CheckpointCard:
@@ -144,23 +148,24 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _read_card(file: Any, path: Path) -> CheckpointCard:
-    metadata = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
+    try:
+        header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        found_format, version = header.get("format"), header.get("version")
+    except (ValueError, AttributeError) as error:
+        raise CacheError(f"{path}: its card cannot be read ({_one_line(error)}); get the file again") from None
+    if found_format != FORMAT:
         raise CacheError(
             f"{path}: a safetensors file, but not a predictor of this project; "
             "public trunk weights enter through vcm-train"
         )
-    if metadata.get("version") != str(VERSION):
+    if version != VERSION:
         raise CacheError(
-            f"{path}: checkpoint version {metadata.get('version')}, this program reads {VERSION}; "
-            "update the program or train again"
+            f"{path}: checkpoint version {version}, this program reads {VERSION}; update the program or train again"
         )
     try:
-        return _card_from_dict(json.loads(metadata["card"]), str(path))
+        return _card_from_dict(header, str(path))
     except (KeyError, TypeError, ValueError, InputError) as error:
-        raise CacheError(
-            f"{path}: its card cannot be read ({_one_line(error)}); the file is damaged, get it again"
-        ) from None
+        raise CacheError(f"{path}: its card cannot be read ({_one_line(error)}); get the file again") from None
 
 
 def _card_from_dict(values: Mapping[str, Any], origin: str) -> CheckpointCard:

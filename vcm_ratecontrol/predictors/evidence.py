@@ -12,19 +12,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-N_EVIDENCE = 14
+N_EVIDENCE = 16
 """Numbers per machine that `evidence_features` gives."""
 
+MIN_CONFIDENCE = 0.2
+"""Weaker detections are left out, as the satisfaction table leaves them out (`MIN_STORED_CONFIDENCE`)."""
+
 _LOGIT_SCALE = 4.0  # most confidences then lie within -1..1
-_MIN_CONFIDENCE = 1e-3
+_LOGIT_FLOOR = 1e-3
+_N_STATISTICS = 6
 
 
 @dataclass(frozen=True)
 class ConfidenceStatistics:
     """How sure one machine is of its result on one picture.
 
-    highest: 0..1, of all detections, however weak; of a classifier: its top-1 probability.
-    mean, lowest: 0..1, of the detections that count (confidence >= T_conf); 0 if there are none.
+    highest: 0..1, of all detections from 0.2 on (0 if there are none); of a classifier: its top-1 probability.
+    mean, lowest: 0..1, of the detections that count (confidence >= T_conf), 0 if there are none; of a classifier
+        its top-1 probability.
+    margin: 0..1, of a classifier: top-1 minus top-2 probability (near ties flip at the slightest change); else 0.
     count: number of detections that count; 1 for a classifier.
     size: 0..1, mean of sqrt(box area / picture area) of those; 1 for a classifier.
     """
@@ -32,6 +38,7 @@ class ConfidenceStatistics:
     highest: float
     mean: float
     lowest: float
+    margin: float
     count: int
     size: float
 
@@ -40,9 +47,9 @@ class ConfidenceStatistics:
 class MachineEvidence:
     """One machine's view of one picture.
 
-    original: on the original. coded: on the coded picture, where it was asked. agreement: 0..1, how far the
-    result on the coded picture agrees with that on the original (detectors: S; classifiers: 1 for the same
-    label, else 0).
+    original: on the original. coded: on the coded picture, where it was asked.
+    agreement: 0..1, the score of the satisfaction table: F1 of a detector's detections; the probability that a
+        classifier gives its original label.
     """
 
     task: Literal["classification", "detection"]
@@ -51,9 +58,10 @@ class MachineEvidence:
     agreement: float | None = None
 
 
-def classification_statistics(confidence: float) -> ConfidenceStatistics:
-    """Statistics of a classifier from its top-1 probability, 0..1."""
-    return ConfidenceStatistics(confidence, confidence, confidence, count=1, size=1.0)
+def classification_statistics(confidences: ArrayLike) -> ConfidenceStatistics:
+    """Statistics of a classifier from its probabilities, [k], best first, k >= 2 (the table keeps five)."""
+    best, second = (float(value) for value in np.asarray(confidences, dtype=np.float64)[:2])
+    return ConfidenceStatistics(best, best, best, best - second, count=1, size=1.0)
 
 
 def detection_statistics(
@@ -61,32 +69,31 @@ def detection_statistics(
 ) -> ConfidenceStatistics:
     """Statistics of a detector.
 
-    Args: scores: [N], 0..1; boxes: [N, 4], x1, y1, x2, y2 in pixels; width, height: of the picture; t_conf:
-    as in `satisfaction.Thresholds`.
+    Args:
+        scores: [N], 0..1. boxes: [N, 4], x1, y1, x2, y2 in pixels.
+        width, height: of the picture. t_conf: as in `satisfaction.Thresholds`.
     """
     score = np.asarray(scores, dtype=np.float64)
     box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     counts = score >= t_conf
-    highest = float(score.max(initial=0.0))
+    highest = float(score[score >= MIN_CONFIDENCE].max(initial=0.0))
     if not counts.any():
-        return ConfidenceStatistics(highest, 0.0, 0.0, count=0, size=0.0)
+        return ConfidenceStatistics(highest, 0.0, 0.0, 0.0, count=0, size=0.0)
     area = np.clip(box[:, 2] - box[:, 0], 0, width) * np.clip(box[:, 3] - box[:, 1], 0, height)
-    size = np.sqrt(area[counts] / (width * height)).mean()
+    size = float(np.sqrt(area[counts] / (width * height)).mean())
     kept = score[counts]
-    return ConfidenceStatistics(
-        highest, float(kept.mean()), float(kept.min()), count=int(counts.sum()), size=float(size)
-    )
+    return ConfidenceStatistics(highest, float(kept.mean()), float(kept.min()), 0.0, int(counts.sum()), size)
 
 
 def evidence_features(evidence: MachineEvidence) -> NDArray[np.float32]:
     """The evidence of one machine as float32 [N_EVIDENCE], each about within -2..2.
 
-    Order: is a classifier, is a detector, five of the original, coded is there, five of the coded, agreement.
+    Order: is a classifier, is a detector, six of the original, coded is there, six of the coded, agreement.
     Raises: ValueError for values that are not finite or confidences outside 0..1.
     """
     is_classifier = evidence.task == "classification"
     original = _statistics_features(evidence.original)
-    coded = _statistics_features(evidence.coded) if evidence.coded else np.zeros(5)
+    coded = _statistics_features(evidence.coded) if evidence.coded else np.zeros(_N_STATISTICS)
     agreement = evidence.agreement if evidence.agreement is not None else 0.0
     row = [is_classifier, not is_classifier, *original, evidence.coded is not None, *coded, agreement]
     features = np.array(row, dtype=np.float32)
@@ -96,12 +103,12 @@ def evidence_features(evidence: MachineEvidence) -> NDArray[np.float32]:
 
 
 def _statistics_features(statistics: ConfidenceStatistics) -> NDArray[np.float64]:
-    highest, mean, lowest, count, size = astuple(statistics)
+    highest, mean, lowest, margin, count, size = astuple(statistics)
     confidences = np.array([highest, mean, lowest])
     if not ((confidences >= 0) & (confidences <= 1)).all():
         raise ValueError(f"confidences must be within 0..1, got {confidences.tolist()}")
-    clipped = np.clip(confidences, _MIN_CONFIDENCE, 1 - _MIN_CONFIDENCE)
-    return np.array([*np.log(clipped / (1 - clipped)) / _LOGIT_SCALE, np.log1p(count) / 2, size])
+    clipped = np.clip(confidences, _LOGIT_FLOOR, 1 - _LOGIT_FLOOR)
+    return np.array([*np.log(clipped / (1 - clipped)) / _LOGIT_SCALE, margin, np.log1p(count) / 2, size])
 
 
 def confidence_map(
@@ -113,14 +120,18 @@ def confidence_map(
     (MVRNet, AAAI 2026, holds 1 there; 0 lets the network tell background from a sure object.)
 
     Args: boxes: [N, 4], x1, y1, x2, y2 in pixels, clipped to the picture; scores: [N], 0..1.
+    Raises: ValueError for values that are not finite.
     """
     rows, cols = -(-height // block_size), -(-width // block_size)
     values = np.zeros((rows, cols), dtype=np.float32)
-    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
-    for index in order:  # falling scores: the lowest is written last and stays
-        x1, y1, x2, y2 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[index]
+    score = np.asarray(scores, dtype=np.float64)
+    box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not (np.isfinite(score).all() and np.isfinite(box).all()):
+        raise ValueError("boxes and scores must be finite")
+    for index in np.argsort(-score, kind="stable"):  # falling scores: the lowest is written last and stays
+        x1, y1, x2, y2 = box[index]
         left, top = max(int(x1 // block_size), 0), max(int(y1 // block_size), 0)
         right, bottom = min(int(-(-x2 // block_size)), cols), min(int(-(-y2 // block_size)), rows)
         if left < right and top < bottom:
-            values[top:bottom, left:right] = np.asarray(scores, dtype=np.float64)[index]
+            values[top:bottom, left:right] = score[index]
     return values

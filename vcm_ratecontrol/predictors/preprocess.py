@@ -182,8 +182,9 @@ def _multiple(side: float) -> int:
 
 
 def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """uint8 [H, W, 3] -> uint8 [3, H, W] without a copy where that is possible."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+    """uint8 [H, W, 3] -> uint8 [3, H, W], without a copy if the array is contiguous and writable (torch knows no
+    read-only tensors)."""
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def _resize(picture: NDArray[np.uint8], height: int, width: int) -> Tensor:
