@@ -7,6 +7,7 @@ picture really got. It never starts a process: `pipeline` and `still` do.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,7 +28,6 @@ ENTRY_POINT_GROUP = "codec_wrappers.encoders"
 
 # Random access (inter coding with a hierarchy), or every picture on its own.
 CodingType = Literal["inter", "still"]
-
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,22 @@ CODEC_ALIASES: dict[str, str] = {
 def get_encoder(name: str, executable: Path | None = None) -> Encoder:
     """The encoder called `name` (a registered name or an alias such as 'vvc').
 
-    executable: a program to use instead of the bundled library, where the encoder takes one.
+    executable: a program to use instead of the bundled library, where the encoder takes one; a path, or a name
+        on PATH.
     Raises InputError for an unknown name, MissingToolError when the executable is not there.
     """
     wanted = CODEC_ALIASES.get(name, name)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == wanted:
-            if executable is not None and not executable.is_file():
-                raise MissingToolError(f"{executable}: no such program for {wanted}")
-            encoder: Encoder = entry.load()(executable) if executable is not None else entry.load()()
+            encoder: Encoder = entry.load()(_found(executable, wanted)) if executable is not None else entry.load()()
             return encoder
     known = ", ".join(sorted({*CODEC_ALIASES, *encoder_names()}))
     raise InputError(f"codec {name!r}: unknown; choose one of {known}")
+
+
+def _found(executable: Path, encoder: str) -> Path:
+    """The absolute path of a program: encoders are started in folders of their own."""
+    found = shutil.which(executable)
+    if found is None:
+        raise MissingToolError(f"{executable}: no such program for {encoder}; check the path")
+    return Path(found).absolute()

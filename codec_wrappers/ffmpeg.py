@@ -6,22 +6,24 @@ one file), or the one that the environment variable VCM_FFMPEG names.
 
 import os
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 
-from codec_wrappers.errors import MissingToolError
+from codec_wrappers.errors import EncoderError, MissingToolError
 from codec_wrappers.process import run_process
 
 PROBE_TIMEOUT_S = 30.0
+_WAY_OUT = "unset VCM_FFMPEG to use the bundled one"
 
 
 def ffmpeg_path() -> Path:
-    """Path of the ffmpeg binary. Raises MissingToolError when there is none."""
+    """Absolute path of the ffmpeg binary. Raises MissingToolError when there is none."""
     if named := os.environ.get("VCM_FFMPEG"):
-        path = Path(named)
-        if not path.is_file():
-            raise MissingToolError(f"VCM_FFMPEG={named}: no such file; unset it to use the bundled ffmpeg")
-        return path
+        found = shutil.which(named)
+        if found is None:
+            raise MissingToolError(f"VCM_FFMPEG={named}: no such program; unset it to use the bundled ffmpeg")
+        return Path(found).absolute()
     try:
         import imageio_ffmpeg
 
@@ -31,16 +33,24 @@ def ffmpeg_path() -> Path:
 
 
 def ffmpeg_version(path: Path | None = None) -> str:
-    """Version string of the binary, such as 'n9.0.2-17-g2a571b6068'."""
-    first = ffmpeg_query(str(path or ffmpeg_path()), "-version").splitlines()[0]
-    match = re.match(r"ffmpeg version (\S+)", first)
-    return match.group(1) if match else first
+    """Version string of the binary, such as 'n9.0.2-17-g2a571b6068'. Raises MissingToolError if it is no ffmpeg."""
+    path = path or ffmpeg_path()
+    match = re.match(r"ffmpeg version (\S+)", ffmpeg_query(str(path), "-version"))
+    if match is None:
+        raise MissingToolError(f"{path}: is no ffmpeg; {_WAY_OUT}")
+    return match.group(1)
 
 
 @cache
 def ffmpeg_query(path: str, *options: str) -> str:
-    """Standard output of a short ffmpeg question such as `-encoders`; asked once per process and binary."""
-    result = run_process([path, "-hide_banner", *options], timeout_s=PROBE_TIMEOUT_S)
+    """Standard output of a short ffmpeg question such as `-encoders`; asked once per process and binary.
+
+    Raises MissingToolError when the binary cannot answer.
+    """
+    try:
+        result = run_process([path, "-hide_banner", *options], timeout_s=PROBE_TIMEOUT_S)
+    except EncoderError as error:
+        raise MissingToolError(f"{path}: does not run as ffmpeg; {_WAY_OUT} ({error})") from error
     return result.stdout.decode("utf-8", "replace")
 
 
@@ -48,7 +58,7 @@ def ffmpeg_encoder_help(path: Path, library: str) -> str:
     """The text of `ffmpeg -h encoder=LIBRARY`. Raises MissingToolError when the binary lacks it."""
     text = ffmpeg_query(str(path), "-h", f"encoder={library}")
     if not text.startswith("Encoder "):
-        raise MissingToolError(f"{path}: this ffmpeg has no {library}; unset VCM_FFMPEG to use the bundled one")
+        raise MissingToolError(f"{path}: this ffmpeg ({ffmpeg_version(path)}) has no {library}; {_WAY_OUT}")
     return text
 
 

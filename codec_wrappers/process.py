@@ -75,7 +75,7 @@ def run_process(
     try:
         if stdin is not None:
             _feed(process, stdin)
-        code = process.wait()
+        code = _end_of(process)
     except BaseException:
         kill_group(process)
         raise
@@ -124,9 +124,23 @@ class ProcessGroup:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all its children, and reap it."""
+    _kill_all_of(process)
+    process.wait()
+
+
+def _kill_all_of(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is not None:  # reaped: its number may be another's by now
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process and kill what it leaves running: that would hold its pipes open, and us with them."""
+    with contextlib.suppress(ChildProcessError):  # another thread has killed and reaped it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    _kill_all_of(process)
+    return process.wait()
 
 
 class _Pump:
@@ -160,8 +174,7 @@ class _Pump:
 
     def expire(self) -> None:
         self.expired = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _kill_all_of(self.process)
 
     def join(self) -> None:
         for thread in self._threads:
