@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -16,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
-from codec_wrappers.errors import EncoderError, InputError, OutputError
+from codec_wrappers.errors import EncoderError, InputError
 from codec_wrappers.frames import FrameSource, PixelFormat
 from codec_wrappers.join import Companions, Timing, check_suffix, join, piece_bits
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup, run_process
 from codec_wrappers.verify import require_frames
+from codec_wrappers.workfolder import work_folder
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
@@ -211,19 +210,6 @@ def prove_map(
 
     preset = options.preset or encoder.default_preset
     prove_map_acts(plan, source, encoder, preset, pixel_format(encoder.capabilities()), folder, group)
-
-
-@contextmanager
-def work_folder(output: Path) -> Iterator[Path]:
-    """A private folder beside the output (so that the last step is a rename), removed whatever happens."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent.absolute()))
-    except OSError as error:
-        raise OutputError(f"{output.parent}: cannot write there ({error.strerror}); choose another --output") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

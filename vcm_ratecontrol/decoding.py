@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.errors import OutputError
 from codec_wrappers.frames import PixelFormat
+from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.outputs import FRAME_NUMBER, check_output, numbered_names
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.true_size import CroppedClip, without_padding
@@ -88,7 +87,7 @@ def _write_y4m(shown: CroppedClip, output: Path, pix_fmt: PixelFormat, progress:
             yield frame
             progress.advance()
 
-    with _staging(output) as folder:
+    with work_folder(output) as folder:
         write_y4m(counted(), shown.format, folder / output.name, pix_fmt)
         _move_all(folder, (output,))
 
@@ -96,7 +95,7 @@ def _write_y4m(shown: CroppedClip, output: Path, pix_fmt: PixelFormat, progress:
 def _write_pngs(shown: CroppedClip, files: tuple[Path, ...], progress: Progress) -> None:
     from vcm_ratecontrol.media.write import write_png
 
-    with _staging(files[0]) as folder:
+    with work_folder(files[0]) as folder:
         for file, rgb in zip(files, shown.read_rgb(), strict=True):
             write_png(rgb, folder / file.name)
             progress.advance()
@@ -122,27 +121,6 @@ def _remove(files: Iterable[Path]) -> None:
     for file in files:
         with suppress(OSError):
             file.unlink()
-
-
-@contextmanager
-def _staging(output: Path) -> Iterator[Path]:
-    """A folder beside the output, gone when the block ends: nothing half is left, nothing old is lost early."""
-    # Named before it is made, so that a signal right after the making still finds it.
-    folder = output.with_name(f".vcm-decode-{secrets.token_hex(8)}.part")
-    try:
-        _make(folder, output)
-        yield folder
-    except OutputError as error:  # the user knows the output, not the folder
-        raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make(folder: Path, output: Path) -> None:
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another name with -o") from error
 
 
 def _lost_in_y4m(clip: Clip) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from codec_wrappers.encoder import Encoder, get_encoder
 from codec_wrappers.errors import InputError, MissingToolError, TargetMissedError
 from codec_wrappers.join import Companions, Timing, check_companions, check_suffix
-from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map, work_folder
+from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup
+from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress

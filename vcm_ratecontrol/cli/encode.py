@@ -50,7 +50,6 @@ def main(run: CommandRun, /, source: Path, output: Path, machines: MachineOption
       vcm-encode --target-smr 0.8 --machines library/ --codec hevc clip.mp4 -o clip.hevc.mp4
       vcm-encode --qp 37 clip.mp4 -o anchor.mp4
     """
-    from vcm_ratecontrol.cli.streams import quiet_native_stderr
     from vcm_ratecontrol.encoding import EncodeRequest, encode_file
     from vcm_ratecontrol.ratecontrol.measured import Target
     from vcm_ratecontrol.ratecontrol.probe_cache import default_cache_folder
@@ -71,8 +70,7 @@ def main(run: CommandRun, /, source: Path, output: Path, machines: MachineOption
         anchor=not no_anchor,
         **options,
     )
-    with quiet_native_stderr():
-        report = encode_file(request, run.progress, run.emit)
+    report = encode_file(request, run.progress, run.emit)
     run.summarise(**report_fields(report))
     if request.dry_run:
         run.show(*(shlex.join(command) for command in report.commands))
@@ -85,8 +83,8 @@ def report_fields(report: EncodeReport) -> dict[str, object]:
     from dataclasses import asdict
 
     fields = asdict(report)
-    fields["bits_per_pixel"] = report.bits_per_pixel
-    fields["kilobits_per_second"] = report.kilobits_per_second
+    fields["bpp"] = report.bits_per_pixel
+    fields["kbps"] = report.kilobits_per_second
     fields["job_seconds"] = fields.pop("seconds")
     return fields
 
