@@ -33,13 +33,13 @@ def test_consecutive_segments_are_a_plan(parts: list[tuple[int, int]]) -> None:
     ],
 )
 def test_gaps_overlaps_and_nothing_are_refused(segments: tuple[Segment, ...]) -> None:
-    with pytest.raises(InputError, match="^plan: "):
+    with pytest.raises(InputError, match=r"^plan: "):
         EncodePlan(segments)
 
 
 def test_a_flat_plan_is_one_segment() -> None:
     assert flat_plan(7, 22).segments == (Segment(0, 7, 22),)
-    with pytest.raises(InputError, match="no frames|consecutive"):
+    with pytest.raises(InputError, match=r"no frames|consecutive"):
         flat_plan(0, 22)
 
 

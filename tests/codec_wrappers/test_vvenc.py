@@ -1,0 +1,131 @@
+"""VVenC as it really codes: the QP asked for is the QP in the bitstream, and capabilities are the binary's."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from codec_wrappers.encoder import EncodeCommand, EncodeJob, PictureRecord, get_encoder
+from codec_wrappers.ffmpeg import ffmpeg_path
+from codec_wrappers.plan import Segment
+from codec_wrappers.process import run_process
+from codec_wrappers.still import EncodedStill, StillSource, decode_still, encode_still
+from codec_wrappers.traceheaders import TRACE_FILTER, read_trace
+from codec_wrappers.vvenc import VvencEncoder
+from tests.codec_wrappers.coding import Frames, code, scene
+
+PRESETS = ("faster", "fast", "medium", "slow", "slower")
+
+
+@pytest.fixture(scope="module")
+def rgb() -> npt.NDArray[np.uint8]:
+    """A small picture with texture at all scales, so that every QP has something to quantise."""
+    return np.repeat(scene(96, 64, 1)[0][..., None], 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def still(rgb: npt.NDArray[np.uint8]) -> Callable[[int], EncodedStill]:
+    source, encoder = StillSource(rgb), get_encoder("vvenc")
+    return cache(lambda qp: encode_still(source, qp, encoder))
+
+
+def headers(coded: Path | EncodedStill, folder: Path = Path()) -> str:
+    """All syntax elements of a stream's headers, as FFmpeg reads them."""
+    path = coded if isinstance(coded, Path) else folder / "still.266"
+    if isinstance(coded, EncodedStill):
+        path.write_bytes(coded.data)
+    argv = [str(ffmpeg_path()), "-hide_banner", "-i", str(path)]
+    return run_process([*argv, "-c", "copy", "-bsf:v", TRACE_FILTER, "-f", "null", "-"], timeout_s=60).stderr
+
+
+@pytest.mark.parametrize("qp", range(64))
+def test_a_still_is_coded_at_exactly_the_qp(qp: int, still: Callable[[int], EncodedStill], tmp_path: Path) -> None:
+    coded = still(qp)
+    assert coded.qp_read_back == qp
+    # Not what the encoder says of itself but what a decoder will read.
+    (picture,) = read_trace("vvc", headers(coded, tmp_path))
+    assert (picture.kind, picture.qp) == ("I", qp)
+    if qp:
+        assert coded.bits <= 1.1 * still(qp - 1).bits
+    if qp >= 6:
+        assert coded.bits < still(qp - 6).bits
+
+
+class WithoutBlockQps(VvencEncoder):
+    """Switches off the last tool that lets VVenC change the QP within a picture."""
+
+    def command(self, job: EncodeJob) -> EncodeCommand:
+        words = super().command(job).argv
+        return EncodeCommand(tuple(word.replace("intraqpoffset=0", "intraqpoffset=0:bim=0") for word in words))
+
+
+@pytest.mark.parametrize("qp", [0, 20, 45, 63])
+def test_no_block_of_a_still_deviates_from_its_qp(qp: int, tmp_path: Path) -> None:
+    """The stream may signal deltas, but the picture is the one of a stream that cannot."""
+    rgb = np.repeat(scene(160, 128, 1)[0][..., None], 3, axis=2)
+    ours, plain = (encode_still(StillSource(rgb), qp, encoder) for encoder in (get_encoder("vvenc"), WithoutBlockQps()))
+    assert re.search(r"pps_cu_qp_delta_enabled_flag +0 = 0", headers(plain, tmp_path))
+    assert np.array_equal(decode_still(ours), decode_still(plain))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_qp_is_exact_with_every_preset(preset: str, rgb: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+    coded = encode_still(StillSource(rgb), 31, get_encoder("vvenc"), preset)
+    assert coded.qp_read_back == 31
+    assert [picture.qp for picture in read_trace("vvc", headers(coded, tmp_path))] == [31]
+
+
+@pytest.mark.parametrize("qp", [0, 1, 22, 37, 51, 62, 63])
+def test_the_first_picture_of_a_segment_is_its_only_intra_picture_at_the_qp(qp: int, tmp_path: Path) -> None:
+    frames = Frames(scene(96, 64, 35))
+    _, pictures = code(get_encoder("vvenc"), frames, tmp_path, qp=qp, pix_fmt="yuv420p10le")
+    assert [picture.index for picture in pictures] == list(range(35))
+    assert pictures[0] == PictureRecord(0, "I", qp, pictures[0].bits)
+    assert all(picture.kind in "PB" for picture in pictures[1:])
+    # The hierarchy on top is recorded, not hidden.
+    assert all(qp <= (picture.qp or 0) <= 63 for picture in pictures)
+    assert max(picture.qp or 0 for picture in pictures) > qp or qp == 63
+    traced = {picture.index: picture.qp for picture in read_trace("vvc", headers(tmp_path / "piece.mp4"))}
+    assert traced == {picture.index: picture.qp for picture in pictures}
+
+
+def test_one_frame_and_two_frames_of_video(tmp_path: Path) -> None:
+    for count in (1, 2, 3):
+        decoded, pictures = code(
+            get_encoder("vvenc"), Frames(scene(96, 64, count)), tmp_path / str(count), qp=30, pix_fmt="yuv420p10le"
+        )
+        assert len(decoded) == len(pictures) == count
+        assert (pictures[0].kind, pictures[0].qp) == ("I", 30)
+
+
+def test_capabilities_are_read_from_the_binary() -> None:
+    capabilities = get_encoder("vvenc").capabilities()
+    assert capabilities.presets == PRESETS
+    assert (capabilities.qp_min, capabilities.qp_max) == (0, 63)
+    assert capabilities.pixel_formats == ("yuv420p10le",)
+    assert not capabilities.frame_qp
+    assert capabilities.block_qp == "none"
+    assert "libvvenc" in capabilities.version
+
+
+def test_the_command_line_is_pure_and_says_all_that_matters(tmp_path: Path) -> None:
+    frames = Frames(scene(96, 64, 3))
+    job = EncodeJob(
+        frames.format,
+        "yuv420p10le",
+        (Segment(0, 3, 33),),
+        "fast",
+        "inter",
+        tmp_path / "x" / "piece.mp4",
+        tmp_path / "x",
+    )
+    command = get_encoder("vvenc").command(job)
+    assert command == get_encoder("vvenc").command(job)
+    assert not (tmp_path / "x").exists()
+    text = " ".join(command.argv)
+    for words in ("-qp 33", "-qpa 0", "-preset fast", "-frames:v 3", "-r 25", "-s 96x64", "intraqpoffset=0"):
+        assert words in text
