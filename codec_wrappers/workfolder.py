@@ -23,6 +23,8 @@ def work_folder(output: Path) -> Iterator[Path]:
     try:
         _make(folder, output)
         yield folder
+    except OutputError as error:  # the user knows the output, not this folder
+        raise OutputError(str(error).replace(str(folder), str(output.parent))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
