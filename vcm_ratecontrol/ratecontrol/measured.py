@@ -66,7 +66,8 @@ def choose_segment(
     """Search one segment: the highest QP whose SMR meets the target, by the rule of `search`."""
     low, high = qp_range
     prior = level_prior(low, high, target.task)
-    search = QpSearch(target.smr, low, high, max_probes=max_probes, prior=prior)
+    voters = max(1, prober.count(target.task))
+    search = QpSearch(target.smr, low, high, max_probes=max_probes, prior=prior, machines=voters)
     measured: dict[int, Probe] = {}
     while (qp := search.next_probe()) is not None:
         probe = prober.probe(Segment(segment.start, segment.stop, qp))

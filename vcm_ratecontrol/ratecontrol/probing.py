@@ -66,6 +66,10 @@ class Prober:
             "sampled": frames_per_segment,
         }
 
+    def count(self, task: Tasks) -> int:
+        """Machines of a task in the library."""
+        return sum(task in ("both", machine.task) for machine in self._room.library)
+
     def probe(self, segment: Segment) -> Probe:
         """Measure a segment at its QP, or take the measurement from the cache."""
         key = {**self._key, "segment": [segment.start, segment.stop, segment.qp]}
