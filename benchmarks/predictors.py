@@ -40,15 +40,15 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     options = parser.parse_args()
-    header = f"{'predictor':16} {'input':>10} {'best ms':>9} {'median ms':>10} {'goal ms':>8} {'4K peak MB':>11}"
-    print(f"{options.device}, {options.threads} thread(s); memory goal {GOAL_MEMORY_MB} MB\n{header}", flush=True)
+    print(f"{options.device}, {options.threads} thread(s); memory goal {GOAL_MEMORY_MB} MB")
+    print("predictor             input   best ms  median ms   CPU ms  goal ms  4K peak MB", flush=True)
     for name in PREDICTORS:
         size = CROP if name in ("dtjrd_small", "owjrd_small") else FULL_HD
-        best, median = apart(time_one, name, size, options.device, options.threads)
+        best, median, busy = apart(time_one, name, size, options.device, options.threads)
         peak = apart(peak_memory_mb, name, options.device, options.threads)
         goal = GOALS_MS.get(name, "") if options.device == "cpu" else ""
         shape = f"{size[1]}x{size[0]}"
-        print(f"{name:16} {shape:>10} {best:9.1f} {median:10.1f} {goal!s:>8} {peak:11.0f}", flush=True)
+        print(f"{name:16} {shape:>10} {best:9.1f} {median:10.1f} {busy:8.1f} {goal!s:>8} {peak:11.0f}", flush=True)
     if options.device == "cuda":
         per_frame, difference = apart(time_gpu_batch)
         print(f"curve_small, batches of {GPU_BATCH}: {per_frame:.2f} ms per frame (goal {GOAL_GPU_MS})")
@@ -61,17 +61,19 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
         return pool.apply(function, arguments)
 
 
-def time_one(name: str, size: tuple[int, int], device: str, threads: int) -> tuple[float, float]:
-    """Best and median milliseconds of one call for one picture."""
+def time_one(name: str, size: tuple[int, int], device: str, threads: int) -> tuple[float, float, float]:
+    """Milliseconds of one call for one picture: best and median by the clock, median of the time on the CPU (all
+    threads together), which other programs on the machine disturb less."""
     answer = caller(name, size, device, threads)
     for _ in range(WARM_UP):
         answer()
-    times = []
+    clock, busy = [], []
     for _ in range(RUNS):
-        start = time.perf_counter()
+        start, start_busy = time.perf_counter(), time.process_time()
         answer()
-        times.append(1000 * (time.perf_counter() - start))
-    return min(times), statistics.median(times)
+        clock.append(1000 * (time.perf_counter() - start))
+        busy.append(1000 * (time.process_time() - start_busy))
+    return min(clock), statistics.median(clock), statistics.median(busy)
 
 
 def peak_memory_mb(name: str, device: str, threads: int) -> float:

@@ -195,6 +195,19 @@ def test_a_batch_gives_what_single_pictures_give_and_folding_changes_nothing(
             torch.testing.assert_close(value, plain.named()[key], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["curve_small", "jrd_map_small", "smr_small", "dtjrd_small"])
+def test_mixed_precision_stays_near(name: str, networks: dict[str, nn.Module]) -> None:
+    batch = batch_for(name, pictures=1)
+    with torch.inference_mode():
+        exact = networks[name](batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = networks[name](batch)
+    for key, value in exact.named().items():
+        if key not in ("object_logit", "logits"):
+            assert rounded.named()[key].dtype == torch.float32
+        torch.testing.assert_close(rounded.named()[key].float(), value, rtol=0.1, atol=0.5)
+
+
 def test_published_networks_predict() -> None:
     torch.manual_seed(0)
     pixels = torch.randn(2, 3, 64, 64)

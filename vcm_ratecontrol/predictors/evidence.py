@@ -102,13 +102,20 @@ def evidence_features(evidence: MachineEvidence) -> NDArray[np.float32]:
     return features
 
 
+def statistics_features(statistics: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The fields of `ConfidenceStatistics` as features: float [..., 6] -> float64 [..., 6]."""
+    values = np.asarray(statistics, dtype=np.float64)
+    clipped = np.clip(values[..., :3], _LOGIT_FLOOR, 1 - _LOGIT_FLOOR)
+    logits = np.log(clipped / (1 - clipped)) / _LOGIT_SCALE
+    count = np.log1p(values[..., 4:5]) / 2
+    return np.concatenate([logits, values[..., 3:4], count, values[..., 5:6]], axis=-1)
+
+
 def _statistics_features(statistics: ConfidenceStatistics) -> NDArray[np.float64]:
-    highest, mean, lowest, margin, count, size = astuple(statistics)
-    confidences = np.array([highest, mean, lowest])
-    if not ((confidences >= 0) & (confidences <= 1)).all():
-        raise ValueError(f"confidences must be within 0..1, got {confidences.tolist()}")
-    clipped = np.clip(confidences, _LOGIT_FLOOR, 1 - _LOGIT_FLOOR)
-    return np.array([*np.log(clipped / (1 - clipped)) / _LOGIT_SCALE, margin, np.log1p(count) / 2, size])
+    values = np.array(astuple(statistics), dtype=np.float64)
+    if not ((values[:3] >= 0) & (values[:3] <= 1)).all():
+        raise ValueError(f"confidences must be within 0..1, got {values[:3].tolist()}")
+    return statistics_features(values)
 
 
 def confidence_map(

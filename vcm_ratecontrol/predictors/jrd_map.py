@@ -78,7 +78,7 @@ class JRDMapNetwork(nn.Module):
         coarse = self.coarse(torch.cat([seen.backbone.map, confidence], dim=1))
         whole = self.whole(torch.cat([seen.backbone.vector, batch.statistics], dim=1))
         x = self.fine(seen.backbone.fine) + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
-        raw = self.outputs(self.refine(x + whole[:, :, None, None]))
+        raw = self.outputs(self.refine(x + whole[:, :, None, None])).float()
         falling = torch.cumsum(F.logsigmoid(raw[:, 2:]), dim=1).exp()  # a product that ONNX knows
         return MapPrediction(
             object_logit=raw[:, 0],

@@ -86,7 +86,7 @@ class SMRCurveNetwork(nn.Module):
             raise ValueError("smr_curve needs the picture statistics; set [input] statistics = true")
         hidden = self.head(self._describe(batch, batch.statistics, seen))
         deviation_all = self.curves.shift_deviation[batch.condition]
-        raw = self.shift(hidden)
+        raw = self.shift(hidden).float()  # mixed precision would round levels to 1/32
         mean = (deviation_all * raw[:, 0]).clamp(-MAX_SHIFT, MAX_SHIFT)
         deviation = deviation_all * raw[:, 1].clamp(*_LOG_DEVIATION_RANGE).exp()
         doubt = self.shrinkage[batch.condition] * deviation.square()
@@ -96,7 +96,7 @@ class SMRCurveNetwork(nn.Module):
             smr=self.curves.shifted_smr(batch.condition, shift),
             low=self.curves.shifted_smr(batch.condition, shift - reach),
             high=self.curves.shifted_smr(batch.condition, shift + reach),
-            log2_bits=self._log2_bits(batch.condition, self.bits(hidden)),
+            log2_bits=self._log2_bits(batch.condition, self.bits(hidden).float()),
             shift=shift,
             shift_mean=mean,
             shift_deviation=deviation,
