@@ -29,6 +29,11 @@ ENTRY_POINT_GROUP = "codec_wrappers.encoders"
 # Random access (inter coding with a hierarchy), or every picture on its own.
 CodingType = Literal["inter", "still"]
 
+# A watchdog, not a limit. The slowest that was measured is VVenC, preset slower, QP 0: 2e-4 s per sample and frame
+# of an intra picture on a core of its own, 5e-4 on one that is shared.
+TIMEOUT_BASE_S = 300.0
+TIMEOUT_PER_SAMPLE_S = 2e-3
+
 
 @dataclass(frozen=True)
 class EncodeJob:
@@ -52,6 +57,12 @@ class EncodeJob:
     @property
     def n_frames(self) -> int:
         return self.segments[-1].stop
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds after which an encoder must be hanging."""
+        samples = self.format.padded_width * self.format.padded_height * self.n_frames
+        return TIMEOUT_BASE_S + TIMEOUT_PER_SAMPLE_S * samples
 
 
 @dataclass(frozen=True)

@@ -146,13 +146,26 @@ def coded_bits(path: Path) -> int:
         return 8 * sum(len(data.removeprefix(_TEMPORAL_DELIMITER)) for data in packets)
 
 
-def piece_bits(piece: Path) -> int:
-    """Bits that a piece will have in a joined file: its pictures and the parameter sets that come before them."""
+@dataclass(frozen=True)
+class CodedPiece:
+    """What a piece holds: pictures, and the bits that they will have in a joined file with the parameter sets that
+    come before them."""
+
+    n_pictures: int
+    bits: int
+
+
+def coded_piece(piece: Path) -> CodedPiece:
+    """Count what an encoder wrote; nothing where the file is missing, empty or no video."""
     import av
 
-    with av.open(str(piece)) as container:
-        stream = container.streams.video[0]
-        return 8 * sum(len(data) for data in _as_raw(stream, container.demux(stream)))
+    try:
+        with av.open(str(piece)) as container:
+            stream = container.streams.video[0]
+            sizes = [len(data) for data in _as_raw(stream, container.demux(stream))]
+    except (av.FFmpegError, OSError, IndexError):
+        return CodedPiece(0, 0)
+    return CodedPiece(len(sizes), 8 * sum(sizes))
 
 
 def _as_raw(

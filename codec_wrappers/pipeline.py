@@ -16,7 +16,7 @@ from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import CodingType, EncodeJob, Encoder, PictureRecord
 from codec_wrappers.errors import EncoderError, InputError
 from codec_wrappers.frames import FrameSource, PixelFormat
-from codec_wrappers.join import Companions, Timing, check_suffix, join, piece_bits
+from codec_wrappers.join import Companions, Timing, check_suffix, coded_piece, join
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup, run_process
 from codec_wrappers.verify import require_frames
@@ -24,10 +24,6 @@ from codec_wrappers.workfolder import work_folder
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
-
-# A watchdog, not a limit: slower presets on one slow core need about 1e-5 s per sample and frame.
-TIMEOUT_BASE_S = 120.0
-TIMEOUT_PER_SAMPLE_S = 1e-4
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def assemble(
     final = folder / f"final{output.suffix.lower()}"
     with guarded_group() as group:
         bits = join([job.piece for job in coded], encoder, final, timing, companions or Companions(), folder, group)
-    require_frames(final, coded[-1].segments[-1].stop)
+    require_frames(final, coded[-1].segments[-1].stop, output)
     size = final.stat().st_size
     final.replace(output)
     return AssembledFile(bits, size)
@@ -326,23 +322,25 @@ def _run_job(
     for name, content in command.files.items():
         (job.work_dir / name).write_bytes(content)
     first = segments[0].start
-    samples = job.format.padded_width * job.format.padded_height * job.n_frames
     result = run_process(
         command.argv,
         stdin=source.read(first, first + job.n_frames, job.pix_fmt),
-        timeout_s=TIMEOUT_BASE_S + TIMEOUT_PER_SAMPLE_S * samples,
+        timeout_s=job.timeout_s,
         cwd=job.work_dir,
         group=group,
     )
-    if not job.output.exists() or job.output.stat().st_size == 0:
+    coded = coded_piece(job.output)
+    if coded.n_pictures != job.n_frames:
         # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
-        raise EncoderError(f"{encoder.name}: exit 0 but wrote nothing; {result.log[-300:]!r}")
+        raise EncoderError(
+            f"{encoder.name}: exit 0 but coded {coded.n_pictures} of {job.n_frames} pictures; {result.log[-300:]!r}"
+        )
     records = encoder.read_back(job, result.log)
     return CodedJob(
         segments=segments,
         piece=job.output,
         pictures=tuple(replace(record, index=record.index + first) for record in records),
-        bits=piece_bits(job.output),
+        bits=coded.bits,
         argv=command.argv,
         seconds=result.seconds,
     )

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     RGB = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-# An 8K still at QP 0 with preset slower takes minutes on one core; ten of them means that it hangs.
-STILL_TIMEOUT_S = 900.0
-
 
 @dataclass(frozen=True)
 class EncodedStill:
@@ -111,7 +108,7 @@ def encode_still(
         command = encoder.command(job)
         for name, content in command.files.items():
             (job.work_dir / name).write_bytes(content)
-        result = run_process(command.argv, stdin=source.raw(pix_fmt), timeout_s=STILL_TIMEOUT_S)
+        result = run_process(command.argv, stdin=source.raw(pix_fmt), timeout_s=job.timeout_s)
         # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
         data = job.output.read_bytes() if job.output.exists() else b""
         if not data:

@@ -64,6 +64,9 @@ class VvencEncoder:
         params = "intraqpoffset=0:verbosity=6"
         if job.coding == "inter":
             params += ":bim=0:poc0idr=1:refreshtype=idr:intraperiod=-1"
+        if job.format.color.range == "pc":
+            # ffmpeg hands the other colour tags on, but not this one.
+            params += ":range=full"
         if self.program is not None:
             words = (
                 *(str(self.program), "-i", "-", "-s", "{size}", "--fps", "{rate}", "-c", "yuv420_10"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,4 +53,5 @@ class Pieces:
         with self._lock:
             gone = [s for s in self._made if s.start == chosen.start and s != chosen]
             for segment in gone:
-                self._made.pop(segment).piece.unlink(missing_ok=True)
+                # With its folder: the anchor may want this very piece again.
+                shutil.rmtree(self._made.pop(segment).piece.parent, ignore_errors=True)
