@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codec_wrappers.errors import MissingToolError, VcmError
+from vcm_ratecontrol.annotate.local import DIED
+from vcm_ratecontrol.annotate.picture import Spent
 from vcm_ratecontrol.annotate.task import Annotator, Outcome, Recipe, Task
 
 if TYPE_CHECKING:
@@ -48,9 +51,9 @@ def annotate_ray(
 ) -> None:
     """Annotate as Ray tasks; on_outcome is called here, in order of completion.
 
-    A lost node costs the tasks that ran on it, which Ray starts again elsewhere. Raises MissingToolError
-    (no Ray, no such cluster, GPUs that this computer lacks), OutputError (storage full), VcmError (a task died
-    RETRIES times).
+    A lost node costs the tasks that ran on it, which Ray starts again elsewhere; a task that died RETRIES times
+    is an Outcome with an error. Raises MissingToolError (no Ray, no such cluster, GPUs that this computer lacks),
+    OutputError (storage full), VcmError (the cluster is lost).
     """
     with _connected(options) as ray:
         if options.address is None and options.gpus > ray.cluster_resources().get("GPU", 0.0):
@@ -59,14 +62,15 @@ def annotate_ray(
         run = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=RETRIES)(_run)
         shared = ray.put(pickle.dumps(recipe))
         queue = iter(tasks)
-        pending: list[Any] = []
+        pending: dict[Any, Task] = {}
         while True:
-            while len(pending) < AHEAD_PER_SLOT * _slots(ray, options) and (task := next(queue, None)) is not None:
-                pending.append(run.remote(shared, task))
+            room = AHEAD_PER_SLOT * _slots(ray, options) - len(pending)
+            for task in itertools.islice(queue, max(0, room)):
+                pending[run.remote(shared, task)] = task
             if not pending:
                 return
-            done, pending = ray.wait(pending, num_returns=1)
-            on_outcome(_result(ray, done[0]))
+            (done, *_), _ = ray.wait(list(pending), num_returns=1)
+            on_outcome(_result(ray, done, pending.pop(done)))
 
 
 def _run(pickled: bytes, task: Task) -> Outcome:
@@ -110,7 +114,7 @@ def _slots(ray: ModuleType, options: RayOptions) -> int:
     return max(1, int(min(slots, default=1)))
 
 
-def _result(ray: ModuleType, reference: Any) -> Outcome:
+def _result(ray: ModuleType, reference: Any, task: Task) -> Outcome:
     try:
         outcome: Outcome = ray.get(reference)
         return outcome
@@ -119,6 +123,8 @@ def _result(ray: ModuleType, reference: Any) -> Outcome:
         if isinstance(error.cause, VcmError):
             raise error.cause from None
         raise
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
+        return Outcome(task, Spent(), f"{task.label}: {DIED}, {RETRIES + 1} times")
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:200]
-        raise VcmError(f"ray: a task could not be finished ({reason}); what is done is kept") from error
+        raise VcmError(f"ray: the cluster is lost ({reason}); what is done is kept") from error
