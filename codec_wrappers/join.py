@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codec_wrappers.encoder import Encoder
 from codec_wrappers.errors import EncoderError, InputError
@@ -91,15 +91,20 @@ def check_companions(source: Path, output: Path) -> None:
 
     Asked of ffmpeg by writing the header alone, which takes some 20 ms; not after hours of encoding.
     """
+    import ffmpeg
+
     suffix = output.suffix.lower()
     if suffix in RAW_SUFFIXES:
         return
     # MP4 headers can only be written to a file that can be sought in, or in fragments.
-    fragments = () if suffix == ".mkv" else ("-movflags", "frag_keyframe+empty_moov")
-    argv = [str(ffmpeg_path()), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y"]
-    argv += ["-i", _url(source), *_copied_streams(source, suffix, 0), "-t", "0"]
+    source_input = ffmpeg.input(_url(source))
+    options = {"t": 0, "format": CONTAINERS[suffix], **_codecs_of_copies(source, suffix)}
+    if suffix != ".mkv":
+        options["movflags"] = "frag_keyframe+empty_moov"
+    trial = ffmpeg.output(*_copied_streams(source_input, suffix), "/dev/null", **options)
+    argv = trial.global_args("-nostdin", "-loglevel", "error").compile(cmd=str(ffmpeg_path()), overwrite_output=True)
     try:
-        run_process([*argv, *fragments, "-f", CONTAINERS[suffix], "/dev/null"], timeout_s=PROBE_TIMEOUT_S)
+        run_process(argv, timeout_s=PROBE_TIMEOUT_S)
     except EncoderError as error:
         way = "convert the sound and subtitles first" if suffix == ".mkv" else "use -o NAME.mkv"
         raise InputError(f"{source}: its sound or subtitles do not fit into {suffix}; {way} ({error})") from error
@@ -250,41 +255,47 @@ def _mux(
 
 def _add_companions(video: Path, output: Path, companions: Companions, group: ProcessGroup | None) -> None:
     """Copy the coded video and the source's other streams into the final container, timestamps untouched."""
+    import ffmpeg
+
     suffix = output.suffix.lower()
-    turn = ("-display_rotation", str(companions.rotation)) if companions.rotation else ()
-    inputs = ["-copyts", *turn, "-i", _url(video)]
-    options = ["-map", "0:v:0", "-c:v", "copy", "-avoid_negative_ts", "disabled"]
+    turn = {"display_rotation": companions.rotation} if companions.rotation else {}
+    streams = [ffmpeg.input(_url(video), **turn)["v:0"]]
+    options: dict[str, object] = {"c:v": "copy", "avoid_negative_ts": "disabled", "format": CONTAINERS[suffix]}
     if companions.source is not None:
-        inputs += ["-i", _url(companions.source)]
-        options += [*_copied_streams(companions.source, suffix, 1), "-map_metadata", "1", "-map_chapters", "1"]
+        source = ffmpeg.input(_url(companions.source))
+        streams += _copied_streams(source, suffix)
+        options |= {"map_metadata": 1, "map_chapters": 1, **_codecs_of_copies(companions.source, suffix)}
     if companions.sample_aspect_ratio != 1 and companions.sample_aspect_ratio > 0:
         # ffmpeg asks for the aspect ratio of the picture, which is that of the coded (padded) one here.
         shown = companions.sample_aspect_ratio * _coded_aspect(video)
-        options += ["-aspect:v:0", f"{shown.numerator}:{shown.denominator}"]
+        options["aspect:v:0"] = f"{shown.numerator}:{shown.denominator}"
     if companions.tag is not None:
-        options += ["-metadata", f"{TAG}={json.dumps(companions.tag, separators=(',', ':'))}"]
+        options["metadata"] = f"{TAG}={json.dumps(companions.tag, separators=(',', ':'))}"
     if suffix != ".mkv":
-        options += ["-movflags", "+faststart+use_metadata_tags"]
-    argv = [str(ffmpeg_path()), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y"]
-    argv += [*inputs, *options, "-f", CONTAINERS[suffix], str(output)]
-    run_process(argv, timeout_s=COPY_TIMEOUT_S, group=group)
+        options["movflags"] = "+faststart+use_metadata_tags"
+    copy = ffmpeg.output(*streams, str(output), **options).global_args("-copyts", "-nostdin", "-loglevel", "error")
+    run_process(copy.compile(cmd=str(ffmpeg_path()), overwrite_output=True), timeout_s=COPY_TIMEOUT_S, group=group)
 
 
-def _copied_streams(source: Path, suffix: str, number: int) -> list[str]:
-    """ffmpeg arguments that copy the sound, subtitles and (Matroska) attachments of input `number`.
+def _copied_streams(source: Any, suffix: str) -> list[Any]:
+    """Sound, subtitles and (Matroska) attachments of an input, as far as it has them."""
+    return [source[f"{kind}?"] for kind in (("a", "s", "t") if suffix == ".mkv" else ("a", "s"))]
+
+
+def _codecs_of_copies(source: Path, suffix: str) -> dict[str, object]:
+    """ffmpeg options for the sound, subtitles and (Matroska) attachments of a source.
 
     Text subtitles are rewritten as the container has them; pictures of text go into Matroska only.
     """
     import av
 
-    options = ["-map", f"{number}:a?", "-map", f"{number}:s?", "-c:a", "copy"]
     if suffix != ".mkv":
-        return [*options, "-c:s", "mov_text"]
-    options += ["-map", f"{number}:t?", "-c:t", "copy", "-c:s", "copy"]
+        return {"c:a": "copy", "c:s": "mov_text"}
+    options: dict[str, object] = {"c:a": "copy", "c:t": "copy", "c:s": "copy"}
     with av.open(_url(source)) as container:
         for at, stream in enumerate(container.streams.subtitles):
             if stream.codec_context.name == "mov_text":
-                options += [f"-c:s:{at}", "srt"]
+                options[f"c:s:{at}"] = "srt"
     return options
 
 
