@@ -59,7 +59,9 @@ def annotate_ray(
         if options.address is None and options.gpus > ray.cluster_resources().get("GPU", 0.0):
             # A cluster may grow; this computer will not, and Ray would wait for ever.
             raise MissingToolError(f"ray: a task asks for {options.gpus} GPUs, this computer has fewer")
-        run = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=RETRIES)(_run)
+        # max_calls: Ray would end a process after each task with a GPU, and the library be opened for each picture.
+        claims = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": RETRIES, "max_calls": 0}
+        run = ray.remote(**claims)(_run)
         shared = ray.put(pickle.dumps(recipe))
         queue = iter(tasks)
         pending: dict[Any, Task] = {}
