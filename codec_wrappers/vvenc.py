@@ -2,8 +2,9 @@
 
 VVenC has no input for QPs per frame or block, so a plan is coded in segments and joined. Defaults of VVenC that
 would break 'the plan's QP is the QP of the intra picture' are switched off: perceptual QPA, the intra QP offset of
--3, and block importance mapping, which moves slice QPs by 1 or 2 with the content. The first picture of a segment is
-made its only intra picture (`poc0idr`; by default VVenC puts it at the end of the first GOP, at another QP).
+-3, block importance mapping and QPA by GOP, which move slice QPs by 1 or 2 with the content. The first picture of
+a segment is made its only intra picture (`poc0idr`; by default VVenC puts it at the end of the first GOP, at another
+QP).
 """
 
 import re
@@ -63,7 +64,7 @@ class VvencEncoder:
         (segment,) = job.segments
         params = "intraqpoffset=0:verbosity=6"
         if job.coding == "inter":
-            params += ":bim=0:poc0idr=1:refreshtype=idr:intraperiod=-1"
+            params += ":bim=0:gopqpa=0:poc0idr=1:refreshtype=idr:intraperiod=-1"
         if job.format.color.range == "pc":
             # ffmpeg hands the other colour tags on, but not this one.
             params += ":range=full"

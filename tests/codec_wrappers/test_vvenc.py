@@ -17,6 +17,7 @@ from codec_wrappers.still import EncodedStill, StillSource, decode_still, encode
 from codec_wrappers.traceheaders import TRACE_FILTER, read_trace
 from codec_wrappers.vvenc import VvencEncoder
 from tests.codec_wrappers.coding import Frames, code, scene
+from tests.codec_wrappers.joining import encode_clip, ffmpeg
 
 PRESETS = ("faster", "fast", "medium", "slow", "slower")
 
@@ -86,11 +87,25 @@ def test_the_first_picture_of_a_segment_is_its_only_intra_picture_at_the_qp(qp: 
     assert [picture.index for picture in pictures] == list(range(35))
     assert pictures[0] == PictureRecord(0, "I", qp, pictures[0].bits)
     assert all(picture.kind in "PB" for picture in pictures[1:])
-    # The hierarchy on top is recorded, not hidden.
-    assert all(qp <= (picture.qp or 0) <= 63 for picture in pictures)
-    assert max(picture.qp or 0 for picture in pictures) > qp or qp == 63
+    # The hierarchy on top is recorded, not hidden: every 32nd picture is 1 finer, all others are coarser.
+    qps = [picture.qp or 0 for picture in pictures]
+    assert qps[32] == qp - 1 or qp == 0
+    assert all(qp <= other <= 63 for other in qps[:32])
+    assert max(qps) > qp or qp == 63
     traced = {picture.index: picture.qp for picture in read_trace("vvc", headers(tmp_path / "piece.mp4"))}
     assert traced == {picture.index: picture.qp for picture in pictures}
+
+
+@pytest.mark.parametrize("name", ["intel_car-detection.mp4", "aiguy_road.mp4"])
+def test_no_content_moves_the_qp(name: str, clip: Callable[[str], Path], tmp_path: Path) -> None:
+    """A resting camera and a moving one: VVenC's adaptation to the GOP moves the QP by -1 in one, by 1 in the other."""
+    source = tmp_path / "small.mkv"
+    ffmpeg("-i", clip(name), "-frames:v", "18", "-vf", "scale=160:96", "-an", "-c:v", "ffv1", source)
+    result = encode_clip(source, tmp_path / "out.mp4", [37, 22])
+    pictures = [(picture.index, picture.kind, picture.qp) for picture in result.pictures]
+    assert [picture for picture in pictures if picture[1] == "I"] == [(0, "I", 37), (9, "I", 22)]
+    # The same hierarchy on top for all contents.
+    assert [qp for _, _, qp in pictures[1:5]] == [46, 45, 46, 43]
 
 
 def test_one_frame_and_two_frames_of_video(tmp_path: Path) -> None:
