@@ -282,13 +282,32 @@ def encode_segment(
 
     qp_map: a legal map of the whole clip (or one for all frames), see `legal_plan`.
     """
+    job = _segment_job(segment, source, encoder, work_dir, options, qp_map)
+    work_dir.mkdir()
+    return _run_job(job, (segment,), source, encoder, group)
+
+
+def segment_command(
+    segment: Segment,
+    source: FrameSource,
+    encoder: Encoder,
+    work_dir: Path,
+    options: EncodeOptions,
+    qp_map: QPMap | None = None,
+) -> tuple[str, ...]:
+    """The command line of `encode_segment`; nothing is started or made."""
+    return encoder.command(_segment_job(segment, source, encoder, work_dir, options, qp_map)).argv
+
+
+def _segment_job(
+    segment: Segment, source: FrameSource, encoder: Encoder, work: Path, options: EncodeOptions, qp_map: QPMap | None
+) -> EncodeJob:
+    """Raises UnsupportedError."""
     capabilities = encoder.capabilities()
     capabilities.require_qp(segment.qp)
     preset = options.preset or encoder.default_preset
     capabilities.require_preset(preset)
-    work_dir.mkdir()
-    job = _job((segment,), qp_map, source, capabilities, preset, options.coding, work_dir)
-    return _run_job(job, (segment,), source, encoder, group)
+    return _job((segment,), qp_map, source, capabilities, preset, options.coding, work)
 
 
 def _job(

@@ -30,7 +30,7 @@ from vcm_ratecontrol.scoring import Tasks, clip_smr
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
-    from vcm_ratecontrol.machines.library import LibraryRef
+    from vcm_ratecontrol.machines.library import LibraryRef, MachineLibrary
     from vcm_ratecontrol.ratecontrol.probing import Probe
 
 # The anchor of the summary: QP 22 is the finest of the common test conditions of MPEG and JVET.
@@ -97,12 +97,15 @@ def encode_file(request: EncodeRequest, progress: Progress = SILENT, on_event: O
     emit = on_event or (lambda event, **fields: None)
     progress.phase("analysis")
     job = _checked(request)
+    # Before the clip is gone through: a machine that is broken is told at once.
+    library = request.machines.open() if request.target is not None and request.machines is not None else None
     segments = _segments(job, progress)
     emit("segments", count=len(segments), frames=job.clip.n_frames)
     with work_folder(request.output) as folder, guarded_group() as group:
         if request.target is not None:
+            assert library is not None
             pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group)
-            choices = _measure(job, request.target, segments, pieces, progress, emit)
+            choices = _measure(job, request.target, library, segments, pieces, progress, emit)
         else:
             assert request.qp is not None
             choices = [SegmentChoice(Segment(s.start, s.stop, request.qp), None, None, 0) for s in segments]
@@ -177,16 +180,16 @@ def _segments(job: _Job, progress: Progress) -> tuple[range, ...]:
 def _measure(
     job: _Job,
     target: Target,
+    library: MachineLibrary,
     segments: Sequence[range],
     pieces: Pieces,
     progress: Progress,
     emit: OnEvent,
 ) -> list[SegmentChoice]:
-    """Search all segments with the request's machines."""
+    """Search all segments with the machines of a library."""
     from vcm_ratecontrol.scoring import MachineRoom
 
     request = job.request
-    assert request.machines is not None
     progress.phase("probing", len(segments))
 
     def on_probe(probe: Probe) -> None:
@@ -200,7 +203,7 @@ def _measure(
         emit("segment", start=segment.start, stop=segment.stop, qp=segment.qp, smr=smr, reached=choice.reached)
         progress.advance(1)
 
-    with MachineRoom(request.machines.open(), job.options.n_workers) as room:
+    with MachineRoom(library, job.options.n_workers) as room:
         content = content_hash(request.input)
         cache = ProbeCache(request.cache)
         prober = Prober(pieces, room, request.thresholds, cache, content, request.frames_per_segment)
@@ -235,6 +238,9 @@ def _finish(
     started: float,
 ) -> EncodeReport:
     request, clip = job.request, job.clip
+    if request.dry_run:
+        planned = [pieces.planned(c.segment, c.probe.bits if c.probe else 0) for c in choices]
+        return _report(job, choices, planned, None, 0, time.monotonic() - started)
     progress.phase("encoding", len(choices))
     coded = run_parallel(
         [choice.segment for choice in choices], pieces, job.options.n_workers, lambda: progress.advance(1)
@@ -242,16 +248,14 @@ def _finish(
     progress.phase("finishing")
     flat = Pieces(clip, job.encoder, job.options, folder / "anchor", pieces.group)
     anchor = _anchor(job, coded, flat) if request.anchor else None
-    size = 0
-    if not request.dry_run:
-        companions = Companions(
-            source=clip.path if clip.kind == "video" else None,
-            rotation=clip.rotation,
-            sample_aspect_ratio=clip.sample_aspect_ratio,
-            tag={"width": clip.width, "height": clip.height},
-        )
-        timing = Timing(clip.time_base, clip.pts)
-        size = assemble(coded, job.encoder, request.output, timing, folder, companions).file_bytes
+    companions = Companions(
+        source=clip.path if clip.kind == "video" else None,
+        rotation=clip.rotation,
+        sample_aspect_ratio=clip.sample_aspect_ratio,
+        tag={"width": clip.width, "height": clip.height},
+    )
+    timing = Timing(clip.time_base, clip.pts)
+    size = assemble(coded, job.encoder, request.output, timing, folder, companions).file_bytes
     return _report(job, choices, coded, anchor, size, time.monotonic() - started)
 
 

@@ -50,6 +50,7 @@ def main(run: CommandRun, /, source: Path, output: Path, machines: MachineOption
       vcm-encode --target-smr 0.8 --machines library/ --codec hevc clip.mp4 -o clip.hevc.mp4
       vcm-encode --qp 37 clip.mp4 -o anchor.mp4
     """
+    run.progress.phase("analysis")  # before the imports, so that something is seen at once
     from vcm_ratecontrol.encoding import EncodeRequest, encode_file
     from vcm_ratecontrol.ratecontrol.measured import Target
     from vcm_ratecontrol.ratecontrol.probe_cache import default_cache_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder
-from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment
+from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment, segment_command
 from codec_wrappers.plan import Segment
 from codec_wrappers.process import ProcessGroup
 from vcm_ratecontrol.media import Clip
@@ -42,11 +42,25 @@ class Pieces:
         with self._lock:
             known = self._made.get(segment)
         if known is None:
-            folder = self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
+            folder = self._home(segment)
             known = encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map)
             with self._lock:
                 self._made[segment] = known
         return known
+
+    def planned(self, segment: Segment, bits: int = 0) -> CodedJob:
+        """What `get` would run, without running it. bits: what they are known to be."""
+        folder = self._home(segment)
+        argv = segment_command(segment, self.clip, self.encoder, folder, self.options, self._qp_map)
+        return CodedJob((segment,), folder, (), bits, argv, 0.0)
+
+    def recipe(self, segment: Segment) -> tuple[str, ...]:
+        """The arguments of the command line that codes a segment, without names of files and programs."""
+        here, program = str(self._folder), self.encoder.capabilities().path
+        return tuple(word for word in self.planned(segment).argv if here not in word and word != program)
+
+    def _home(self, segment: Segment) -> Path:
+        return self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
 
     def keep_only(self, chosen: Segment) -> None:
         """Delete the pieces of these frames at other QPs: a long clip has thousands of them."""

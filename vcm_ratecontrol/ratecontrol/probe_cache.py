@@ -15,11 +15,19 @@ from codec_wrappers import __version__
 CACHE_VARIABLE = "VCM_CACHE"
 
 
-def default_cache_folder() -> Path:
-    """$VCM_CACHE, else vcm-ratecontrol in the user's cache folder ($XDG_CACHE_HOME or ~/.cache)."""
+def default_cache_folder() -> Path | None:
+    """$VCM_CACHE, else vcm-ratecontrol in the user's cache folder ($XDG_CACHE_HOME or ~/.cache).
+
+    None for a user without a home.
+    """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vcm-ratecontrol"
+    if general := os.environ.get("XDG_CACHE_HOME"):
+        return Path(general) / "vcm-ratecontrol"
+    try:
+        return Path.home() / ".cache" / "vcm-ratecontrol"
+    except RuntimeError:
+        return None
 
 
 class ProbeCache:
@@ -30,25 +38,28 @@ class ProbeCache:
         """folder: None for no cache."""
         self._folder = folder / "probes" if folder is not None else None
 
-    def get(self, key: dict[str, Any]) -> dict[str, Any] | None:
-        """What was stored under a key, None when nothing (readable) was."""
+    def get(self, key: dict[str, Any]) -> Any:
+        """What was stored under a key, None when nothing (readable) was. The caller checks what it is."""
         if self._folder is None:
             return None
         try:
-            stored: dict[str, Any] = json.loads(self._path(key).read_text())
+            return json.loads(self._path(key).read_text())
         except (OSError, ValueError):
             return None
-        return stored
 
     def put(self, key: dict[str, Any], value: dict[str, Any]) -> None:
         if self._folder is None:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._folder)
-            with os.fdopen(handle, "w") as file:
-                json.dump(value, file)
-            Path(temporary).replace(self._path(key))
+            handle, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump(value, file)
+                temporary.replace(self._path(key))
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _path(self, key: dict[str, Any]) -> Path:
         assert self._folder is not None

@@ -14,7 +14,15 @@ from vcm_ratecontrol.media.sampling import sample_indices
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache
 from vcm_ratecontrol.satisfaction import Thresholds, Verdict
-from vcm_ratecontrol.scoring import FrameScore, LookResults, MachineRoom, Tasks, clip_smr, score_frames
+from vcm_ratecontrol.scoring import (
+    FrameScore,
+    LookResults,
+    MachineRoom,
+    Tasks,
+    clip_smr,
+    run_originals,
+    score_frames,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,10 +65,9 @@ class Prober:
         self._n_sampled = frames_per_segment
         self._originals: dict[int, LookResults] = {}
         self._looking = threading.Lock()
-        encoder = pieces.encoder
         self._key: dict[str, Any] = {
             "content": content,
-            "encoder": [encoder.name, encoder.capabilities().version, pieces.options.preset, pieces.options.coding],
+            "encoder": [pieces.encoder.name, pieces.encoder.capabilities().version],
             "machines": dict(room.library.hashes),
             "thresholds": asdict(thresholds),
             "sampled": frames_per_segment,
@@ -72,9 +79,11 @@ class Prober:
 
     def probe(self, segment: Segment) -> Probe:
         """Measure a segment at its QP, or take the measurement from the cache."""
-        key = {**self._key, "segment": [segment.start, segment.stop, segment.qp]}
-        if (stored := self._cache.get(key)) is not None:
-            return _from_json(segment, stored)
+        # The command line holds all that shapes the bits, so a change of ours makes old results worthless.
+        recipe = self.pieces.recipe(segment)
+        key = {**self._key, "segment": [segment.start, segment.stop, segment.qp], "recipe": recipe}
+        if (known := _from_json(segment, self._cache.get(key))) is not None:
+            return known
         coded = self.pieces.get(segment)
         indices = self._sampled(segment)
         positions = [index - segment.start for index in indices]
@@ -98,7 +107,7 @@ class Prober:
     def _see_originals(self, indices: Sequence[int]) -> tuple[LookResults, ...]:
         missing = [index for index in indices if index not in self._originals]
         for index, rgb in zip(missing, self.pieces.clip.read_rgb(missing), strict=True):
-            self._originals[index] = self._room.look(rgb)
+            (self._originals[index],) = run_originals([rgb], self._room)
         return tuple(self._originals[index] for index in indices)
 
 
@@ -121,9 +130,13 @@ def _to_json(probe: Probe) -> dict[str, Any]:
     return {"bits": probe.bits, "frames": [asdict(frame) for frame in probe.frames]}
 
 
-def _from_json(segment: Segment, stored: dict[str, Any]) -> Probe:
-    frames = tuple(
-        FrameScore(frame["index"], tuple(Verdict(**v) for v in frame["verdicts"]), tuple(frame["failed"]))
-        for frame in stored["frames"]
-    )
-    return Probe(segment, frames, stored["bits"])
+def _from_json(segment: Segment, stored: Any) -> Probe | None:
+    """A stored probe; None where there is none, or something else under its name."""
+    try:
+        frames = tuple(
+            FrameScore(frame["index"], tuple(Verdict(**v) for v in frame["verdicts"]), tuple(frame["failed"]))
+            for frame in stored["frames"]
+        )
+        return Probe(segment, frames, int(stored["bits"]))
+    except (TypeError, KeyError, ValueError):
+        return None
