@@ -137,5 +137,5 @@ def gone(folder: Path, seconds: float = 20.0) -> bool:
 
 
 def left_in(folder: Path) -> Iterator[str]:
-    """Names of all files below a folder."""
-    return (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    """Names of all regular files below a folder."""
+    return (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
