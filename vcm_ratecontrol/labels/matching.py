@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vcm_ratecontrol.labels.schema import BOX_STEP
-from vcm_ratecontrol.satisfaction import Thresholds
+from vcm_ratecontrol.satisfaction import Thresholds, has_area
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +44,9 @@ class RaggedDetections:
     def counts(self) -> IntArray:
         return np.diff(self.offsets)
 
-    def above(self, confidence: float) -> RaggedDetections:
-        """Those with a confidence of at least so much."""
-        keep = self.scores >= confidence
+    def counted(self, confidence: float) -> RaggedDetections:
+        """Those that `satisfaction.detection_score` counts: of at least this confidence, and with an area."""
+        keep = (self.scores >= confidence) & has_area(self.boxes)
         before = np.concatenate([[0], np.cumsum(keep)])
         return RaggedDetections(
             before[self.offsets], self.boxes[keep], self.scores[keep], self.classes[keep], self.index[keep]
@@ -114,7 +114,7 @@ def match(
     thresholds: Thresholds,
 ) -> Matches:
     """Match each decoded result r with original original_of[r] (int64 [R])."""
-    wanted, found = originals.above(thresholds.confidence), decoded.above(thresholds.confidence)
+    wanted, found = originals.counted(thresholds.confidence), decoded.counted(thresholds.confidence)
     n_wanted, n_found = wanted.counts[original_of], found.counts
     ends = np.cumsum(n_wanted * n_found)
     tp = np.zeros(len(original_of), np.int64)

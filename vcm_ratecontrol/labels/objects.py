@@ -85,7 +85,7 @@ def object_flags(
     matched = match_rows(whole, thresholds)
     rows = matched.rows
     at_original = rows[whole.qp[rows] == 0]
-    seen = ragged_detections(whole.table.take(at_original)).above(thresholds.confidence)
+    seen = ragged_detections(whole.table.take(at_original)).counted(thresholds.confidence)
     counts = seen.counts
     first = np.full(whole.shape[:2], -1, np.int64)
     first[whole.picture[at_original], whole.machine[at_original]] = seen.offsets[:-1]
