@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codec_wrappers.frames import PixelFormat
 from codec_wrappers.plan import Segment
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.media.sampling import sample_indices
@@ -123,7 +124,9 @@ def decoded_like(original: Clip, coded: Path, indices: Sequence[int]) -> Iterato
     tagged = replace(piece.format, color=original.color)
     with FrameDecoder(piece) as decoder:
         for frame in decoder.picked(indices):
-            yield original.rgb_of(pack_frame(frame, "yuv420p10le", tagged), "yuv420p10le")
+            # Its own depth: full range does not scale by shifting.
+            layout: PixelFormat = "yuv420p10le" if piece.bit_depth > 8 else "yuv420p"
+            yield original.rgb_of(pack_frame(frame, layout, tagged), layout)
 
 
 def _to_json(probe: Probe) -> dict[str, Any]:
