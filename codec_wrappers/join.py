@@ -53,13 +53,14 @@ class Companions:
     """What a file holds besides its coded pictures.
 
     source: file whose audio and subtitles, chapters and metadata are copied; None for none.
-    rotation: degrees anticlockwise by which players turn the picture.
+    rotation: degrees anticlockwise by which players turn the picture. mirrored: they then mirror it left to right.
     sample_aspect_ratio: width : height of one sample.
     tag: stored as JSON in the container tag `vcm`.
     """
 
     source: Path | None = None
     rotation: int = 0
+    mirrored: bool = False
     sample_aspect_ratio: Fraction = Fraction(1)
     tag: Mapping[str, object] | None = None
 
@@ -258,7 +259,9 @@ def _add_companions(video: Path, output: Path, companions: Companions, group: Pr
     import ffmpeg
 
     suffix = output.suffix.lower()
-    turn = {"display_rotation": companions.rotation} if companions.rotation else {}
+    turn: dict[str, int | None] = {"display_rotation": companions.rotation} if companions.rotation else {}
+    if companions.mirrored:
+        turn["display_hflip"] = None
     streams = [ffmpeg.input(_url(video), **turn)["v:0"]]
     options: dict[str, object] = {"c:v": "copy", "avoid_negative_ts": "disabled", "format": CONTAINERS[suffix]}
     if companions.source is not None:

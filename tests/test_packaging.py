@@ -173,9 +173,7 @@ def test_synthetic_clips_are_what_they_say(
         ("true", True, "1 error"),
     ],
 )
-def test_missing_asset_skips_except_on_ci_beside_shared(
-    ci: str, shared: bool, outcome: str, tmp_path: Path
-) -> None:
+def test_missing_asset_skips_except_on_ci_beside_shared(ci: str, shared: bool, outcome: str, tmp_path: Path) -> None:
     tests = tmp_path / "repository" / "tests"
     tests.mkdir(parents=True)
     if shared:

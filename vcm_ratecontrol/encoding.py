@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -248,15 +249,24 @@ def _finish(
     progress.phase("finishing")
     flat = Pieces(clip, job.encoder, job.options, folder / "anchor", pieces.group)
     anchor = _anchor(job, coded, flat) if request.anchor else None
-    companions = Companions(
+    timing = Timing(clip.time_base, clip.pts)
+    size = assemble(coded, job.encoder, request.output, timing, folder, companions_of(clip)).file_bytes
+    return _report(job, choices, coded, anchor, size, time.monotonic() - started)
+
+
+def companions_of(clip: Clip) -> Companions:
+    """What belongs to a coded clip beside its pictures: sound, how to show it, its size without padding."""
+    rotation, mirrored, matrix = clip.rotation, False, clip.display_matrix
+    if matrix is not None and matrix[0] * matrix[4] < matrix[1] * matrix[3]:
+        # It mirrors: what turns is left when x is negated again.
+        rotation, mirrored = round(-math.degrees(math.atan2(matrix[1], -matrix[0]))), True
+    return Companions(
         source=clip.path if clip.kind == "video" else None,
-        rotation=clip.rotation,
+        rotation=rotation,
+        mirrored=mirrored,
         sample_aspect_ratio=clip.sample_aspect_ratio,
         tag={"width": clip.width, "height": clip.height},
     )
-    timing = Timing(clip.time_base, clip.pts)
-    size = assemble(coded, job.encoder, request.output, timing, folder, companions).file_bytes
-    return _report(job, choices, coded, anchor, size, time.monotonic() - started)
 
 
 def run_parallel(

@@ -65,9 +65,7 @@ def published_window_rule(flags: ArrayLike, levels: Sequence[int] | None = None)
     return int(published_window_rules(np.asarray(flags)[None], levels)[0])
 
 
-def first_lasting_failure(
-    flags: ArrayLike, levels: Sequence[int] | None = None, *, span: int = LASTING_SPAN
-) -> int:
+def first_lasting_failure(flags: ArrayLike, levels: Sequence[int] | None = None, *, span: int = LASTING_SPAN) -> int:
     """JRD as the last level before the first failure that lasts: the cautious rule.
 
     A failure lasts when the object is lost at every measured level from there on until at least `span`
@@ -128,9 +126,7 @@ def _checked(flags: ArrayLike, levels: Sequence[int] | None) -> tuple[NDArray[np
     if grid.ndim != 1 or not grid.size or grid[0] < 0 or grid[-1] >= N_LEVELS or (np.diff(grid) <= 0).any():
         raise ValueError(f"levels must rise strictly within 0..{N_LEVELS - 1}, got {grid.tolist()}")
     if values.ndim != 2 or values.shape[1] != grid.size:
-        raise ValueError(
-            f"{grid.size} flags are needed, one per level; got an array of shape {values.shape[1:]}"
-        )
+        raise ValueError(f"{grid.size} flags are needed, one per level; got an array of shape {values.shape[1:]}")
     if not np.isin(values, (0, 1)).all():
         raise ValueError("flags must be booleans: True where the object is still recognised")
     return values.astype(bool), grid

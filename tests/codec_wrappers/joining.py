@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from codec_wrappers.encoder import get_encoder
-from codec_wrappers.join import Companions, Timing
+from codec_wrappers.join import Timing
 from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode
 from codec_wrappers.plan import EncodePlan, Segment
-from vcm_ratecontrol.media import Clip, open_clip
+from vcm_ratecontrol.encoding import companions_of
+from vcm_ratecontrol.media import open_clip
 
 # The fastest preset of each encoder: what is tested is the chain, not the compression.
 PRESETS = {"vvc": "faster", "hevc": "ultrafast", "hevc-kvazaar": "ultrafast", "av1": "13"}
@@ -29,15 +30,6 @@ def plan_of(n_frames: int, qps: Sequence[int]) -> EncodePlan:
     """Segments of nearly equal length, one per QP."""
     borders = [n_frames * at // len(qps) for at in range(len(qps) + 1)]
     return EncodePlan(tuple(Segment(*pair, qp) for *pair, qp in zip(borders, borders[1:], qps, strict=False)))
-
-
-def companions_of(clip: Clip) -> Companions:
-    return Companions(
-        source=clip.path,
-        rotation=clip.rotation,
-        sample_aspect_ratio=clip.sample_aspect_ratio,
-        tag={"width": clip.width, "height": clip.height},
-    )
 
 
 def encode_clip(

@@ -118,14 +118,17 @@ def test_sound_and_pictures_stay_together_when_the_source_starts_late(
     assert np.abs(np.subtract(*times)).max() <= 0.001
 
 
-@pytest.mark.parametrize("turn", ["-90", "90", "180"])
-def test_rotation_is_kept(turn: str, synthetic_clip: SyntheticClip, tmp_path: Path) -> None:
+TURNS = [*(("-display_rotation", turn) for turn in ("-90", "90", "180")), ("-display_hflip",), ("-display_vflip",)]
+
+
+@pytest.mark.parametrize("turn", [*TURNS, ("-display_rotation", "90", "-display_hflip")], ids="".join)
+def test_rotation_and_mirroring_are_kept(turn: tuple[str, ...], synthetic_clip: SyntheticClip, tmp_path: Path) -> None:
     source = tmp_path / "turned.mp4"
-    ffmpeg("-display_rotation", turn, "-i", synthetic_clip("plain.mp4"), "-c", "copy", source)
-    encode_clip(source, tmp_path / "out.mp4", THREE_QPS)
+    ffmpeg(*turn, "-i", synthetic_clip("plain.mp4"), "-frames:v", "3", "-an", "-c", "copy", source)
+    encode_clip(source, tmp_path / "out.mp4", [24])
     before, after = open_clip(source), open_clip(tmp_path / "out.mp4")
+    assert after.display_matrix == before.display_matrix is not None
     assert (after.rotation, after.upright_size) == (before.rotation, before.upright_size)
-    assert after.rotation != 0
     upright = [next(iter(clip.read_rgb([0]))).astype(int) for clip in (before, after)]
     assert np.abs(upright[0] - upright[1]).mean() < 8
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 def _doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vcm_ratecontrol.cli.doctor", *options]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
 
 
 def test_finds_all_that_is_needed_and_a_program_on_path(tmp_path: Path) -> None:

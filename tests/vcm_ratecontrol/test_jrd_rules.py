@@ -39,9 +39,7 @@ def test_documented_examples() -> None:
 
 
 @given(grids, st.integers(-1, 63))
-def test_monotone_sequences_give_the_highest_recognised_level_under_both_rules(
-    grid: list[int], top: int
-) -> None:
+def test_monotone_sequences_give_the_highest_recognised_level_under_both_rules(grid: list[int], top: int) -> None:
     flags = [level <= top for level in grid]
     expected = max((level for level in grid if level <= top), default=0)
     assert published_window_rule(flags, grid) == expected

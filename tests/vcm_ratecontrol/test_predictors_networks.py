@@ -32,7 +32,7 @@ from vcm_ratecontrol.predictors.owjrd import ObjectRecognition
 from vcm_ratecontrol.predictors.smr_full_reference import SMRFullReference
 from vcm_ratecontrol.predictors.vit import VisionTransformer, resize_position_embedding
 
-SMALL = ["curve_small", "smr_small", "owjrd_small", "dtjrd_small", "jrd_map_small", "stand_in"]
+SMALL = ["curve_small", "curve_evidence", "smr_small", "owjrd_small", "dtjrd_small", "jrd_map_small", "stand_in"]
 PUBLISHED = ["efficientnet_b4", "owjrd", "dtjrd"]
 
 
@@ -258,7 +258,7 @@ def seen(networks: dict[str, nn.Module]) -> StandInPrediction:
 def test_curves_fall_whatever_the_weights(seen: StandInPrediction, seed: int, scale: float) -> None:
     torch.manual_seed(seed)
     network = build_network(load_config("curve_small")).eval()
-    for layer in (network.shift, network.bits):
+    for layer in (network.outputs.shift, network.outputs.bits):
         nn.init.normal_(layer.weight, std=scale)
         nn.init.normal_(layer.bias, std=scale)
     with torch.inference_mode():
@@ -281,9 +281,9 @@ def test_an_untrained_curve_is_the_mean_curve_and_doubt_shrinks(networks: dict[s
     network = networks["curve_small"]
     with torch.inference_mode():
         sure = network(batch)
-        network.shrinkage.fill_(1e6)
+        network.outputs.shrinkage.fill_(1e6)
         doubtful = network(batch)
-        network.shrinkage.fill_(1.0)
+        network.outputs.shrinkage.fill_(1.0)
     assert doubtful.shift.abs().max() < 0.01 < sure.shift.abs().max()
 
 

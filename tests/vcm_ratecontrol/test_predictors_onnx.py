@@ -36,7 +36,8 @@ def test_a_network_is_exported_and_checked(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["curve_small", "smr_small", "owjrd_small", "dtjrd_small", "jrd_map_small", "stand_in", "owjrd"]
+    "name",
+    ["curve_small", "curve_evidence", "smr_small", "owjrd_small", "dtjrd_small", "jrd_map_small", "stand_in", "owjrd"],
 )
 def test_every_shipped_network_is_exported(name: str, tmp_path: Path) -> None:
     """Takes 15 to 60 seconds each."""

@@ -21,6 +21,7 @@ NETWORKS: Mapping[str, str] = {
     "stand_in": "vcm_ratecontrol.predictors.backbone:StandIn",
     "smr_full_reference": "vcm_ratecontrol.predictors.smr_full_reference:SMRFullReference",
     "smr_curve": "vcm_ratecontrol.predictors.smr_curve:SMRCurveNetwork",
+    "smr_curve_evidence": "vcm_ratecontrol.predictors.smr_curve_evidence:EvidenceCurveNetwork",
     "owjrd": "vcm_ratecontrol.predictors.owjrd:ObjectRecognition",
     "dtjrd": "vcm_ratecontrol.predictors.dtjrd:ObjectJRDClassifier",
     "jrd_map": "vcm_ratecontrol.predictors.jrd_map:JRDMapNetwork",

@@ -41,6 +41,7 @@ from vcm_ratecontrol.predictors.layers import for_inference
 from vcm_ratecontrol.predictors.mean_curve import MeanCurves
 from vcm_ratecontrol.predictors.preprocess import PreparedSample, by_size, check_finite, collate, prepare
 from vcm_ratecontrol.predictors.smr_curve import SMRCurveNetwork
+from vcm_ratecontrol.predictors.smr_curve_evidence import EvidenceCurveNetwork
 from vcm_ratecontrol.predictors.smr_full_reference import SMRFullReference
 from vcm_ratecontrol.predictors.tiles import Tile, tiles_of
 
@@ -260,7 +261,7 @@ def predictor_of(network: nn.Module, card: CheckpointCard, **options: Any) -> An
     options: device, batch_size, notify as in `load_predictor`. Raises InputError for a network that
     predicts nothing.
     """
-    if isinstance(network, SMRCurveNetwork):
+    if isinstance(network, SMRCurveNetwork | EvidenceCurveNetwork):
         return SMRCurvePredictor(network, card, **options)
     if isinstance(network, SMRFullReference):
         return SMRPredictor(network, card, **options)

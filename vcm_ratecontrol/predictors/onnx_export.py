@@ -14,6 +14,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +38,7 @@ TOLERANCE = 1e-4
 _READS = {
     "stand_in": (),
     "smr_curve": ("statistics", "condition", "evidence", "evidence_mask", "confidence_map"),
+    "smr_curve_evidence": ("statistics", "condition", "evidence", "evidence_mask"),
     "smr_full_reference": ("coded",),
     "owjrd": ("coded",),
     "dtjrd": (),
@@ -94,7 +96,8 @@ def export_onnx(network: nn.Module, config: PredictorConfig, path: Path) -> None
 def input_names(config: PredictorConfig) -> tuple[str, ...]:
     """Fields of `Batch` that the network of this configuration reads, in the order of the graph's inputs."""
     more = _READS_WITH_STATISTICS.get(config.kind, ()) if config.input.statistics else ()
-    return ("picture", *_READS[config.kind], *more)
+    pixels = () if config.kind == "smr_curve_evidence" else ("picture",)
+    return (*pixels, *_READS[config.kind], *more)
 
 
 def example_batch(
@@ -136,11 +139,9 @@ class _Positional(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(self.names, inputs, strict=True))
-        nothing = given["picture"].new_zeros(())
+        nothing = inputs[0].new_zeros(())
         absent = {
-            name: nothing
-            for name in ("condition", "level", "reference_level", "evidence", "evidence_mask", "confidence_map")
-            if name not in given
+            name: nothing for name in (f.name for f in fields(Batch) if f.default is MISSING) if name not in given
         }
         batch = Batch(**given, **absent)
         tensors = _flatten(cast(Tensors, self.network(batch)))

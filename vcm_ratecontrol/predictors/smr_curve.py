@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vcm_ratecontrol.jrd_rules import N_LEVELS
 from vcm_ratecontrol.predictors.backbone import (
     MAP_CHANNELS,
     VECTOR_CHANNELS,
@@ -20,21 +19,12 @@ from vcm_ratecontrol.predictors.backbone import (
     StandInPrediction,
     confidence_channels,
 )
+from vcm_ratecontrol.predictors.curve_head import CurveHead
 from vcm_ratecontrol.predictors.evidence import N_EVIDENCE
 from vcm_ratecontrol.predictors.interface import Batch, CurvePrediction
 from vcm_ratecontrol.predictors.layers import SetEncoder
-from vcm_ratecontrol.predictors.mean_curve import MAX_SHIFT, MeanCurves, conditions_from
+from vcm_ratecontrol.predictors.mean_curve import MeanCurves, conditions_from
 from vcm_ratecontrol.predictors.picture_statistics import N_STATISTICS
-
-BAND_DEVIATIONS = 1.2816
-"""Half width of the band in standard deviations: 80 % of a normal distribution."""
-
-BITS_KNOTS = (0, 9, 18, 27, 36, 45, 54, 63)
-"""Levels at which the steepness of the bits curve is predicted; linear between them."""
-
-_BITS_ANCHOR = 32  # level at which the predicted offset of log2 bits applies
-_LOG_DEVIATION_RANGE = (-2.5, 1.0)  # of the predicted deviation against that of all pictures
-_LOG_STEEPNESS_RANGE = 2.0
 
 
 class SMRCurveNetwork(nn.Module):
@@ -70,12 +60,7 @@ class SMRCurveNetwork(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(),
         )
-        self.shift = _zero_linear(hidden, 2)
-        self.bits = _zero_linear(hidden, 1 + len(BITS_KNOTS))
-        self.register_buffer("shrinkage", torch.ones(len(conditions)))
-        self.shrinkage: Tensor
-        self.register_buffer("knot_weights", _knot_weights(), persistent=False)
-        self.knot_weights: Tensor
+        self.outputs = CurveHead(hidden, hidden, len(conditions))
 
     def forward(self, batch: Batch) -> CurvePrediction:
         return self.predict(batch, self.stand_in.see(batch.picture))
@@ -85,22 +70,8 @@ class SMRCurveNetwork(nn.Module):
         if batch.statistics is None:
             raise ValueError("smr_curve needs the picture statistics; set [input] statistics = true")
         hidden = self.head(self._describe(batch, batch.statistics, seen))
-        deviation_all = self.curves.shift_deviation[batch.condition]
-        raw = self.shift(hidden).float()  # mixed precision would round levels to 1/32
-        mean = (deviation_all * raw[:, 0]).clamp(-MAX_SHIFT, MAX_SHIFT)
-        deviation = deviation_all * raw[:, 1].clamp(*_LOG_DEVIATION_RANGE).exp()
-        doubt = self.shrinkage[batch.condition] * deviation.square()
-        shift = mean * deviation_all.square() / (deviation_all.square() + doubt)
-        reach = BAND_DEVIATIONS * deviation
-        return CurvePrediction(
-            smr=self.curves.shifted_smr(batch.condition, shift),
-            low=self.curves.shifted_smr(batch.condition, shift - reach),
-            high=self.curves.shifted_smr(batch.condition, shift + reach),
-            log2_bits=self._log2_bits(batch.condition, self.bits(hidden).float()),
-            shift=shift,
-            shift_mean=mean,
-            shift_deviation=deviation,
-        )
+        prediction: CurvePrediction = self.outputs(self.curves, batch.condition, hidden, hidden)
+        return prediction
 
     def _describe(self, batch: Batch, statistics: Tensor, seen: StandInPrediction) -> Tensor:
         """All that is known of each picture as one vector."""
@@ -122,16 +93,6 @@ class SMRCurveNetwork(nn.Module):
         ]
         return torch.cat(parts, dim=1)
 
-    def _log2_bits(self, condition: Tensor, raw: Tensor) -> Tensor:
-        """The mean bits curve, moved up or down and steepened per knot; it falls because its steps only get
-        scaled."""
-        mean = self.curves.log2_bits[condition]
-        steepness = raw[:, 1:].clamp(-_LOG_STEEPNESS_RANGE, _LOG_STEEPNESS_RANGE) @ self.knot_weights
-        fall = torch.cumsum(mean.diff(dim=1) * steepness.exp(), dim=1)
-        curve = torch.cat([torch.zeros_like(fall[:, :1]), fall], dim=1)
-        anchor = slice(_BITS_ANCHOR, _BITS_ANCHOR + 1)
-        return curve - curve[:, anchor] + mean[:, anchor] + raw[:, :1]
-
     def load_public(self, state: dict[str, Tensor]) -> tuple[str, ...]:
         """There are no public weights of this network."""
         return self.stand_in.load_public(state)
@@ -143,19 +104,3 @@ def shift_loss(prediction: CurvePrediction, shift: Tensor) -> Tensor:
     deviation = prediction.shift_deviation
     error = (shift - prediction.shift_mean) / deviation
     return (0.5 * error.square() + deviation.log()).mean()
-
-
-def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A last layer that starts at 0: an untrained network gives the mean curve and no certainty."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _knot_weights() -> Tensor:
-    """Linear interpolation from the knots to the middles of the 63 steps between levels: float32 [8, 63]."""
-    knots = torch.tensor(BITS_KNOTS, dtype=torch.float32)
-    middles = torch.arange(N_LEVELS - 1) + 0.5
-    spacing = knots[1] - knots[0]
-    return (1 - (middles[None] - knots[:, None]).abs() / spacing).clamp(min=0)

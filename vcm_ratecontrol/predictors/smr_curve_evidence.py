@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from vcm_ratecontrol.predictors.curve_head import CurveHead
 from vcm_ratecontrol.predictors.evidence import N_EVIDENCE
 from vcm_ratecontrol.predictors.interface import Batch, CurvePrediction
 from vcm_ratecontrol.predictors.layers import SetEncoder
 from vcm_ratecontrol.predictors.mean_curve import MeanCurves, conditions_from
 from vcm_ratecontrol.predictors.picture_statistics import N_STATISTICS
-from vcm_ratecontrol.predictors.curve_head import CurveHead
 
 
 class EvidenceCurveNetwork(nn.Module):
@@ -34,7 +34,7 @@ class EvidenceCurveNetwork(nn.Module):
         self.evidence = SetEncoder(N_EVIDENCE, evidence)
         self.seen = _two_layers(evidence + 8, hidden, dropout)
         self.looks = _two_layers(N_STATISTICS + 8, hidden, dropout)
-        self.head = CurveHead(hidden, hidden, len(conditions))
+        self.outputs = CurveHead(hidden, hidden, len(conditions))
 
     def forward(self, batch: Batch) -> CurvePrediction:
         if batch.statistics is None:
@@ -43,7 +43,8 @@ class EvidenceCurveNetwork(nn.Module):
         evidence = self.evidence(batch.evidence, batch.evidence_mask)
         seen: Tensor = self.seen(torch.cat([evidence, condition], dim=1))
         looks: Tensor = self.looks(torch.cat([batch.statistics, condition], dim=1))
-        return self.head(self.curves, batch.condition, seen, looks)
+        prediction: CurvePrediction = self.outputs(self.curves, batch.condition, seen, looks)
+        return prediction
 
     def load_public(self, state: dict[str, Tensor]) -> tuple[str, ...]:
         """There are no public weights of this network."""

@@ -1,0 +1,66 @@
+"""A small label folder with its pictures: every picture has a robustness, which machines show by their confidence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.vcm_ratecontrol.label_rows import classification, detections, machine_rows
+from vcm_ratecontrol.annotate.sources import content_hash
+from vcm_ratecontrol.annotate.task import picture_line
+from vcm_ratecontrol.labels.dataset import DatasetConfig
+from vcm_ratecontrol.labels.schema import ORIGINAL_QP
+from vcm_ratecontrol.labels.store import LabelStore
+from vcm_ratecontrol.machines.machine import Result
+
+QPS = (20, 26, 32, 38, 44, 50)
+WIDTH, HEIGHT = 96, 64
+MACHINES = tuple(f"c{n}" for n in range(6)) + tuple(f"d{n}" for n in range(6))
+MEAN_LEVEL, SPREAD = 36.0, 6.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """labels, pictures: folders. shifts: picture's hash -> by how much it is more robust than the mean, in QP."""
+
+    labels: Path
+    pictures: Path
+    shifts: dict[str, float]
+
+
+def make_table(folder: Path, count: int, *, coding: str = "still", codec: str = "vvc", seed: int = 0) -> Made:
+    """Annotate `count` pictures of coloured noise as such machines would."""
+    rng = np.random.default_rng(seed)
+    pictures, labels = folder / "pictures", folder / f"{codec}-{coding}"
+    pictures.mkdir(parents=True, exist_ok=True)
+    store = LabelStore(str(labels))
+    encoder = {"vvc": "vvenc", "hevc": "x265"}[codec]
+    store.open(DatasetConfig(encoder, codec, "faster", coding, QPS, dict.fromkeys(MACHINES, "0"), "made up"))
+    shifts: dict[str, float] = {}
+    for number in range(count):
+        path = pictures / f"{number:03d}.png"
+        if not path.exists():
+            coarse = rng.integers(0, 256, (4, 6, 3)).astype(np.uint8)
+            Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path)
+        key = content_hash(str(path))
+        shifts[key] = float(np.clip(rng.normal(0, SPREAD), -14, 14))
+        rows = [row for machine in MACHINES for row in machine_rows(key, machine, _results(rng, machine, shifts[key]))]
+        store.write_part(picture_line(key, path.name, np.zeros((HEIGHT, WIDTH, 3), np.uint8), key), rows)
+    store.gather()
+    return Made(labels, pictures, shifts)
+
+
+def _results(rng: np.random.Generator, machine: str, shift: float) -> dict[int, Result | None]:
+    """Confidence tells the shift, up to noise; a machine is satisfied up to a level of its own."""
+    confidence = float(np.clip(1 / (1 + np.exp(-(shift + rng.normal(0, 2)) / 5)), 0.32, 0.98))
+    last = MEAN_LEVEL + shift + (int(machine[1:]) - 2.5) + rng.normal(0, 2)
+    results: dict[int, Result | None] = {}
+    for qp in (ORIGINAL_QP, *QPS):
+        satisfied = qp <= last
+        if machine.startswith("c"):
+            results[qp] = classification(3 if satisfied else 4, confidence)
+        else:
+            boxes = [(8.0, 8.0, 40.0, 48.0, confidence, 1)] if satisfied else []
+            results[qp] = detections(*boxes, (50.0, 10.0, 90.0, 60.0, 0.25, 2))
+    return results

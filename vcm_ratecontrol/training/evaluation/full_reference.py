@@ -1,0 +1,137 @@
+"""Evaluation of full-reference SMR predictors at single coded QPs, with machines at hand and without."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from codec_wrappers.errors import InputError
+from vcm_ratecontrol.predictors.checkpoint import CheckpointCard
+from vcm_ratecontrol.progress import SILENT, Progress
+from vcm_ratecontrol.ratecontrol.shift import fit_shifts
+from vcm_ratecontrol.training.curve_bank import Partition, draw_evidence
+from vcm_ratecontrol.training.curve_exam import grouped
+from vcm_ratecontrol.training.curve_targets import LEVELS
+from vcm_ratecontrol.training.data import TrainingData
+from vcm_ratecontrol.training.evaluation.figures import (
+    Figure,
+    Report,
+    Resampling,
+    Row,
+    Table,
+    correlation_figure,
+    mean_figure,
+    share_figure,
+)
+from vcm_ratecontrol.training.evaluation.plots import Draw, scatter_chart
+from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
+from vcm_ratecontrol.training.full_reference_objective import FullReferenceObjective, Pair
+from vcm_ratecontrol.training.label_set import TASKS
+from vcm_ratecontrol.training.views import whole
+
+Floats = npt.NDArray[np.float64]
+
+LEVELS_ASKED = (27, 33, 39, 45)
+"""Levels whose nearest measured QPs are asked about: where curves fall."""
+
+COUNTS = (0, 2)
+"""Machines at hand that looked at original and coded picture."""
+
+COLUMNS = {
+    "MAE": (3, ""),
+    "% of the mean curve's error": (0, " %"),
+    "SMR correlation": (2, ""),
+    "shift correlation": (2, ""),
+}
+
+_AT_ONCE = 8
+
+
+def evaluate_full_reference(
+    network: nn.Module,
+    card: CheckpointCard,
+    data: TrainingData,
+    settings: EvaluationSettings,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> tuple[Report, dict[str, Draw]]:
+    """The report and its charts. Raises InputError when there is nothing to judge."""
+    parts = [Partition(data.machines.judging, data.machines.choosing)]
+    objective = FullReferenceObjective(card.config, {"partitions": 1}, data, 0, parts)
+    pairs = _pairs(objective, settings)
+    if not pairs:
+        raise InputError(f"no {settings.split} picture has enough valid judges; annotate more")
+    predicted = _predict(network, objective, pairs, device, progress)
+    tables = []
+    charts: dict[str, Draw] = {}
+    for (at, task), group in grouped(range(len(pairs)), lambda i: _kind(objective, pairs[i])):
+        name = f"{data.sets[at].name}/{task}"
+        rows = []
+        for (qp_at, count), members in grouped(group, lambda i: (pairs[i].qp_at, int(pairs[i].mask.sum()))):
+            title = f"QP {data.sets[at].verdicts.qps[qp_at]}, {count} machines at hand"
+            rows.append(_row(objective, title, [pairs[i] for i in members], predicted[members], settings.how))
+        tables.append(Table(f"Full reference: {name}", COLUMNS, rows))
+        true = np.array([objective.true_smr(pairs[i], pairs[i].qp_at) for i in group])
+        charts[f"smr-predicted-true-{task}"] = scatter_chart(predicted[group], true, name, "SMR")
+    facts = {"split": settings.split, "pairs": len(pairs), "judging machines": list(data.machines.judging)}
+    return Report(facts, tables), charts
+
+
+def _kind(objective: FullReferenceObjective, pair: Pair) -> tuple[int, str]:
+    return int(objective.samples.labels_at[pair.sample]), pair.task
+
+
+def _pairs(objective: FullReferenceObjective, settings: EvaluationSettings) -> list[Pair]:
+    rng = np.random.default_rng(0)
+    rows = objective.samples.of_split(settings.split)
+    rows = rows[: settings.most or len(rows)]
+    tasks = TASKS if objective.conditions else [t for t in TASKS if t == objective.options.task]
+    found = []
+    for sample, task, level, count in itertools.product(rows.tolist(), tasks, LEVELS_ASKED, COUNTS):
+        labels, row = objective.samples.labels(sample)
+        qp_at = 1 + int(np.abs(np.array(labels.qps) - level).argmin())
+        candidates = objective.asked[sample] & objective.may_tell[0, objective.samples.labels_at[sample]]
+        mask = draw_evidence(rng, candidates[None], count)[0]
+        view = whole(int(labels.widths[row]), int(labels.heights[row]))
+        pair = Pair(sample, task, 0, qp_at, 0, mask, view)
+        if np.isfinite(objective.true_smr(pair, qp_at)) and int(mask.sum()) == count:
+            found.append(pair)
+    return found
+
+
+def _predict(
+    network: nn.Module, objective: FullReferenceObjective, pairs: list[Pair], device: torch.device, progress: Progress
+) -> Floats:
+    predicted = np.zeros(len(pairs))
+    progress.phase("asking the network", len(pairs))
+    for size, members in grouped(range(len(pairs)), lambda at: objective.sizes[pairs[at].sample]):
+        for start in range(0, len(members), _AT_ONCE):
+            part = members[start : start + _AT_ONCE]
+            item = objective.item([pairs[at] for at in part], size)
+            predicted[part] = network(item.batch.to(device)).smr.float().clamp(0, 1).cpu().numpy()
+            progress.advance(len(part))
+    return predicted
+
+
+def _row(objective: FullReferenceObjective, title: str, pairs: list[Pair], predicted: Floats, how: Resampling) -> Row:
+    """One QP and number of machines. The shift is the one that the predicted SMR at that QP makes most probable."""
+    first = pairs[0]
+    at = int(objective.samples.labels_at[first.sample])
+    targets = objective.bank.targets[at, first.task, 0]
+    qp = objective.samples.sets[at].verdicts.qps[first.qp_at]
+    true = np.array([objective.true_smr(pair, pair.qp_at) for pair in pairs])
+    rows = objective.samples.row[[pair.sample for pair in pairs]]
+    mean_error = np.abs(targets.mean[qp] - true)
+    shifts = fit_shifts(targets.mean, LEVELS, [qp], predicted[:, None])
+    error = np.abs(predicted - true)
+    figures: dict[str, Figure] = {
+        "MAE": mean_figure(error, how),
+        "% of the mean curve's error": share_figure(error, mean_error, how),
+        "SMR correlation": correlation_figure([predicted], true, how),
+        "shift correlation": correlation_figure([shifts], targets.shift[rows], how),
+    }
+    return Row(title, figures)
