@@ -29,7 +29,7 @@ def library(machines_dir: Path) -> MachineLibrary:
 def photos(picture: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two real photographs, made small."""
     folder, made = tmp_path_factory.mktemp("photos"), []
-    for name in ("coco/000000465822.jpg", "coco/000000000139.jpg"):
+    for name in ("coco/000000465822.jpg", "coco/000000098261.jpg"):
         with Image.open(picture(name)) as image:
             small = image.convert("RGB").resize((192, 144))
         made.append(folder / f"{Path(name).stem}.png")
