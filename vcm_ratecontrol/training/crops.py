@@ -20,6 +20,9 @@ RGB = npt.NDArray[np.uint8]
 #: Height and width of crops, about 384 x 384 pixels each; the photographs' usual aspects.
 SIZES = ((384, 384), (320, 448), (448, 320))
 
+MAX_CELLS = max(height // 16 * (width // 16) for height, width in SIZES)
+"""Cells of 16 x 16 pixels of the largest crop."""
+
 CODINGS = ("none", "jpeg", "vvenc", "x265")
 """How a crop is coded before anybody sees it; the number in a recipe is an index into this."""
 

@@ -119,7 +119,8 @@ class DistilObjective:
         recipes = [Recipe.from_row(row) for row in self.shard.recipes[rows].tolist()]
         crops = np.stack([self._crop(recipe) for recipe in recipes])
         height, width = crops.shape[1:3]
-        maps = self.shard.maps[rows].reshape(len(rows), 2, height // 16, width // 16)
+        rows16, cols16 = height // 16, width // 16
+        maps = self.shard.maps[rows, :, : rows16 * cols16].reshape(len(rows), 2, rows16, cols16)
         if rng is not None:
             mirrored = rng.random(len(rows)) < 0.5
             crops[mirrored], maps[mirrored] = crops[mirrored, :, ::-1], maps[mirrored, :, :, ::-1]

@@ -19,7 +19,7 @@ from vcm_ratecontrol.machines.preprocess import PreparedPicture
 from vcm_ratecontrol.predictors.evidence import MIN_CONFIDENCE, confidence_map
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.training.crop_sources import CropPictures, crop_sources
-from vcm_ratecontrol.training.crops import ROW_LENGTH, SIZES, Recipe, draw_recipe, make_crop
+from vcm_ratecontrol.training.crops import MAX_CELLS, ROW_LENGTH, SIZES, Recipe, draw_recipe, make_crop
 from vcm_ratecontrol.training.disk_cache import DiskCache
 from vcm_ratecontrol.training.machine_split import split_machines
 from vcm_ratecontrol.training.pictures import find_pictures
@@ -217,7 +217,7 @@ def summary(classifiers: Sequence[Classification], detectors: Sequence[Detection
 
 
 def object_maps(detectors: Sequence[Detections], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """See `TeacherShard.maps`: uint8 [2, h / 16 * w / 16]."""
+    """See `TeacherShard.maps`: uint8 [2, MAX_CELLS], 0 beyond the crop's cells."""
     maps = [
         confidence_map(found.boxes, found.scores, width, height) for found in (d.above(T_CONF) for d in detectors)
     ] or [np.zeros((height // 16, width // 16), np.float32)]
@@ -225,7 +225,8 @@ def object_maps(detectors: Sequence[Detections], height: int, width: int) -> npt
     seen = stacked > 0
     sure = stacked.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     both = np.stack([seen.mean(axis=0), sure])
-    return np.round(both.reshape(2, -1) * 255).astype(np.uint8)
+    cells = np.round(both.reshape(2, -1) * 255).astype(np.uint8)
+    return np.pad(cells, ((0, 0), (0, MAX_CELLS - cells.shape[1])))
 
 
 def check_machines(index: TeacherIndex, teachers: int) -> None:

@@ -55,8 +55,8 @@ class TeacherIndex:
 class TeacherShard:
     """n crops. recipes: float64 [n, ROW_LENGTH]; confidence: float16 [n, T], NaN where not asked; probabilities:
     float16 [n, classes], mean of the classifiers; class_scores: float16 [n, 80], highest detection of each class, mean
-    of the detectors; summaries: float16 [n, 8]; maps: uint8 [n, 2, cells], share of the detectors that see an object
-    in the cell, and how sure these are, both times 255; cells row by row."""
+    of the detectors; summaries: float16 [n, 8]; maps: uint8 [n, 2, MAX_CELLS], share of the detectors that see an
+    object in the cell, and how sure these are, both times 255; cells row by row, then zeros."""
 
     recipes: npt.NDArray[np.float64]
     confidence: npt.NDArray[np.float16]
