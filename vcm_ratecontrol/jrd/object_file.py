@@ -1,0 +1,155 @@
+"""Objects from a file in COCO's format: the boxes of one picture, or of the frames of a clip.
+
+Either an object with `annotations` (and `images`, `categories`), or a bare list of results. A box is `bbox`: x, y,
+width, height in pixels of the upright picture; `score` is its confidence. The frame of a box: `frame_index` of its
+image, or the last number in the image's file name, or `image_id` where there are no images; counted from 0, or from
+1 where frame numbers end with the number of frames.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codec_wrappers.errors import InputError
+from vcm_ratecontrol.jrd.objects import NO_OBJECTS, RGB, FrameObjects, class_name
+from vcm_ratecontrol.machines.coco import COCO_CATEGORY_IDS
+
+_LAST_NUMBER = re.compile(r"(\d+)\D*$")
+_NAMED_AT_MOST = 5
+
+Rows = dict[int, list[tuple[list[float], str, float]]]
+
+
+class FileObjects:
+    """The boxes of a file, by frame. An `ObjectSource`."""
+
+    def __init__(self, path: Path, picture: Path, n_frames: int, width: int, height: int) -> None:
+        """picture: the input that the boxes are for; n_frames, width, height: its, upright.
+
+        Raises InputError: not readable, not in this format, boxes for other pictures or frames.
+        """
+        self._width, self._height = width, height
+        self.clipped = self.outside = 0
+        content = _content(path)
+        named = _category_names(path, content)
+        frames = _frames_of_images(path, content, picture, n_frames)
+        rows: Rows = defaultdict(list)
+        for number, annotation in enumerate(content["annotations"]):
+            image, box, score, category = _annotation(path, number, annotation)
+            rows[frames.get(image, image) if frames is not None else image].append(
+                (box, named.get(category, f"class {category}"), score)
+            )
+        if frames is None and n_frames == 1 and len(rows) == 1:
+            rows = {0: next(iter(rows.values()))}  # one picture: whatever number it has
+        rows = _from_zero(rows, n_frames)
+        if strangers := [frame for frame in sorted(rows) if not 0 <= frame < n_frames]:
+            more = ", ..." if len(strangers) > _NAMED_AT_MOST else ""
+            some = ", ".join(map(str, strangers[:_NAMED_AT_MOST])) + more
+            raise InputError(
+                f"{path}: has boxes for frame {some}; {picture} has frames 0..{n_frames - 1}: leave those boxes out"
+            )
+        self._objects = {frame: self._inside(boxes) for frame, boxes in rows.items()}
+
+    def see(self, rgb: RGB, frame: int) -> FrameObjects:
+        return self._objects.get(frame, NO_OBJECTS)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        told = []
+        if self.clipped:
+            told.append(f"{self.clipped} boxes reached beyond the picture and were clipped to it")
+        if self.outside:
+            told.append(f"{self.outside} boxes without area inside the picture were left out")
+        return tuple(told)
+
+    def _inside(self, rows: list[tuple[list[float], str, float]]) -> FrameObjects:
+        given = np.array([box for box, _, _ in rows], np.float64)
+        limits = np.array([self._width, self._height] * 2, np.float64)
+        boxes = np.clip(given, 0.0, limits)
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        self.outside += int((~keep).sum())
+        # Annotations are rounded: half a pixel over the edge is none.
+        self.clipped += int((keep & (np.abs(given - boxes).max(axis=1) > 0.5)).sum())
+        names = tuple(name for (_, name, _), kept in zip(rows, keep, strict=True) if kept)
+        scores = np.array([score for _, _, score in rows], np.float64)
+        return FrameObjects(boxes[keep], names, scores[keep])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); --objects takes COCO's format") from error
+    if isinstance(content, list):
+        content = {"annotations": content}
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise InputError(f"{path}: has no list 'annotations'; --objects takes COCO's format")
+    return content
+
+
+def _category_names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
+    try:
+        given = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: a category without id and name; --objects takes COCO's format") from error
+    usual = {number: class_name(index) for index, number in enumerate(COCO_CATEGORY_IDS)}
+    return given or usual
+
+
+def _annotation(path: Path, number: int, annotation: Any) -> tuple[int, list[float], float, int]:
+    """Image id, box x1 y1 x2 y2, confidence (NaN: none), category."""
+    try:
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+        score = float(annotation.get("score", math.nan))
+        image, category = int(annotation["image_id"]), int(annotation.get("category_id", 0))
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: annotation {number} lacks a bbox of four numbers or an image_id") from error
+    box = [x, y, x + width, y + height]
+    if not all(map(math.isfinite, box)) or width < 0 or height < 0 or score < 0 or score > 1:
+        raise InputError(f"{path}: annotation {number} has bbox {annotation['bbox']}, score {score}: out of range")
+    return image, box, score, category
+
+
+def _frames_of_images(path: Path, content: Mapping[str, Any], picture: Path, n_frames: int) -> dict[int, int] | None:
+    """Image id -> frame; None where the file lists no images. Raises InputError for images of other pictures."""
+    images = content.get("images")
+    if not images:
+        return None
+    used = {a.get("image_id") for a in content["annotations"] if isinstance(a, dict)}
+    frames: dict[int, int] = {}
+    try:
+        for image in images:
+            if image["id"] in used:
+                frames[int(image["id"])] = _frame_of(path, image, picture, n_frames, alone=len(used) == 1)
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: an image without id and file_name; --objects takes COCO's format") from error
+    return frames
+
+
+def _frame_of(path: Path, image: Mapping[str, Any], picture: Path, n_frames: int, *, alone: bool) -> int:
+    if "frame_index" in image:
+        return int(image["frame_index"])
+    name = str(image.get("file_name", ""))
+    if n_frames == 1:
+        # One picture alone may have any name: files are renamed more often than boxes are mixed up.
+        if alone or Path(name).name == picture.name:
+            return 0
+        raise InputError(f"{path}: has boxes for {name}, which is not {picture.name}; leave those boxes out")
+    number = _LAST_NUMBER.search(Path(name).stem)
+    return int(number.group(1)) if number else int(image["id"])
+
+
+def _from_zero(rows: Rows, n_frames: int) -> Rows:
+    """Frames counted from 1 become frames counted from 0."""
+    from_one = bool(rows) and max(rows) == n_frames and min(rows) >= 1
+    return {frame - 1: boxes for frame, boxes in rows.items()} if from_one else rows
