@@ -1,0 +1,75 @@
+"""The tables of README, from a results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vcm_ratecontrol.bench.results import Document
+
+
+def markdown_tables(found: Document) -> str:
+    """Per codec one table: bits saved against flat QP at equal judged SMR, with intervals, and what it took."""
+    return "\n\n".join(_codec_table(found, codec) for codec in found["codecs"])
+
+
+def _codec_table(found: Document, codec: Document) -> str:
+    targets = [f"{target:g}" for target in found["settings"]["targets"]]
+    machines = found["machines"]
+    judges = "the choosing machines" if machines["known"] else f"{len(machines['judging'])} others"
+    caption = (
+        f"{codec['encoder']}, preset {codec['preset']}: {_items(codec)}, {len(codec['levels'])} levels; "
+        f"{len(machines['choosing'])} machines choose, judged by {judges}. Bits saved against the best single QP "
+        "with the same judged mean SMR (95 % interval over items)."
+    )
+    head = ["method", *(f"at SMR {target}" for target in targets), "BD-rate", "encodes", "seconds"]
+    rows = [_row(method, targets) for method in codec["methods"] if method["name"] != "flat"]
+    if any(point["map50_saving"] is not None for method in codec["methods"] for point in method["points"]):
+        head.insert(-3, f"at equal mAP@0.5, asked {targets[-1]}")
+        for row, method in zip(rows, [m for m in codec["methods"] if m["name"] != "flat"], strict=True):
+            row.insert(-3, _percent(_asked(method, targets[-1])))
+    return caption + "\n\n" + _table(head, rows)
+
+
+def _items(codec: Document) -> str:
+    kinds = [item["kind"] for item in codec["items"]]
+    parts = [f"{kinds.count(kind)} {name}" for kind, name in (("still", "pictures"), ("clip", "clips"))]
+    return " and ".join(part for part in parts if not part.startswith("0 "))
+
+
+def _row(method: Document, targets: Sequence[str]) -> list[str]:
+    near = [method["near"].get(target) for target in targets]
+    known = [one for one in near if one is not None]
+    bd = method["bd_rate"]
+    last = known[-1] if known else None
+    return [
+        f"`{method['name']}`: {method['label']}",
+        *(_saving(one) for one in near),
+        "" if bd["mean"] is None else f"{_percent(bd['mean'])}",
+        "" if last is None else f"{last['encodes']:.1f}",
+        "" if last is None else f"{last['seconds']:.1f}",
+    ]
+
+
+def _asked(method: Document, target: str) -> float | None:
+    one = method["asked"].get(target) or method["near"].get(target)
+    if one is None:
+        return None
+    value: float | None = method["points"][one["point"]]["map50_saving"]
+    return value
+
+
+def _saving(one: Any) -> str:
+    if one is None or one["saving"] is None:
+        return "–"
+    interval = "" if one["low"] is None else f" ({one['low']:.0f} to {one['high']:.0f})"
+    return f"{_percent(one['saving'])}{interval}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f} %"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
