@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vcm_ratecontrol.bench.bootstrap import Interval
 from vcm_ratecontrol.bench.matched import NoMatchError, bits_at, matched_saving
 from vcm_ratecontrol.ratecontrol import pooling
+from vcm_ratecontrol.ratecontrol.exploration import next_levels
 from vcm_ratecontrol.ratecontrol.shift import MeasuredSmr, refine
 
 Floats = npt.NDArray[np.float64]
@@ -69,23 +70,23 @@ def shortfall(truth: Truth, index: Indices, target: float) -> Floats:
 def probed(truth: Truth, smr: Floats, bits: Floats, target: float, probes: int) -> Indices:
     """Pooling with known machines: predicted curves, and up to `probes` measured QPs per picture.
 
-    Each round pools over what is believed, measures every picture where it was put, and enters the measured SMR and
-    bits. The last round may only choose among measured QPs: nothing is coded that no machine has seen.
+    First every picture is measured where the plan puts it, then where most is promised (`ratecontrol.exploration`);
+    what was measured moves the curves. Only measured QPs are chosen: nothing is coded that no machine has seen.
     """
-    believed, cost = np.clip(smr, 0, 1), bits.copy()
+    levels = np.asarray(truth.qps, float)
+    share = np.full(len(smr), 1 / len(smr))
     measured: dict[int, list[MeasuredSmr]] = {item: [] for item in range(len(smr))}
     seen = np.zeros(truth.smr.shape, bool)
+    columns = pooled(truth, smr, bits, target)
     for _ in range(probes):
-        index = pooled(truth, believed, cost, target)
-        rows = np.flatnonzero(~seen[np.arange(len(index)), index])
-        for item in rows.tolist():
-            at = int(index[item])
+        for item in np.flatnonzero(columns >= 0).tolist():
+            at = int(columns[item])
             seen[item, at] = True
             measured[item].append(MeasuredSmr(truth.qps[at], float(truth.smr[item, at])))
-        cost[seen] = truth.bits[seen]
-        believed = np.clip(refine(smr, np.asarray(truth.qps, float), measured, weight=1.0, pin=True), 0, 1)
-        if not len(rows):
-            break
+        error = np.where(seen, np.log2(truth.bits / bits), 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        cost = np.where(seen, truth.bits, bits * 2.0 ** error[:, None])
+        moved = np.clip(refine(smr, levels, measured, weight=1.0), 0, 1)
+        columns = next_levels(np.where(seen, truth.smr, moved), cost, levels, seen, share, target)
     return _among_measured(truth, seen, target)
 
 

@@ -1,0 +1,59 @@
+"""Which level of each item to measure next, when the machines that measure are the ones that count.
+
+Then luck is real: a picture on which they happen to agree at a high level may be coded there. The exhaustive choice
+takes every such level, and planning on smooth curves alone none. So each round measures, of every item, the level that
+promises most among those not yet tried: the least bits - price * SMR, with the price of SMR (the Lagrangian's) that
+meets the target by what is believed. Choosing among the measured levels then keeps what luck was found.
+
+On the label table three probes then save nearly twice what three probes at the planned levels save; the tables of
+`vcm-train evaluate` show it beside the exhaustive choice ('known machines').
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+# The price falls while lucky levels are found; 0.5 to 0.7 of the first one did best with two to five probes.
+PRICE_SHARE = 0.7
+# Levels nearer than this to a measured one would mostly repeat it.
+MIN_GAP = 2
+_BISECTIONS = 60
+
+
+def next_levels(
+    smr: Floats, bits: Floats, levels: Floats, tried: Flags, share: Floats, target: float
+) -> NDArray[np.intp]:
+    """The column of each item that is worth measuring next; -1 where nothing is left.
+
+    smr: float64 [items, levels], 0..1, measured where tried and believed elsewhere; bits: float64 [items, levels];
+    levels: float64 [levels], rising; tried: bool [items, levels]; share: float64 [items], weights of the mean, sum 1;
+    target: wanted mean SMR, 0..1.
+    """
+    price = PRICE_SHARE * price_of(smr, bits, share, target)
+    near = np.abs(levels[:, None] - levels[None]) < MIN_GAP
+    open_to = ~(tried @ near)
+    cost = np.where(open_to, bits - price * share[:, None] * smr, np.inf)
+    return np.where(open_to.any(axis=1), cost.argmin(axis=1), -1)
+
+
+def price_of(smr: Floats, bits: Floats, share: Floats, target: float) -> float:
+    """Bits that a unit of mean SMR costs where the items' mean just meets the target: the Lagrangian's multiplier.
+
+    Arguments as `next_levels`. The highest price tried where the target is out of reach.
+    """
+    low, high = 1.0, 1e3 * float(bits.max()) / max(float(share.min()), 1e-12)
+    rows = np.arange(len(smr))
+    for _ in range(_BISECTIONS):
+        price = float(np.sqrt(low * high))
+        chosen = (bits - price * share[:, None] * smr).argmin(axis=1)
+        if float(share @ smr[rows, chosen]) >= target - TOLERANCE:
+            high = price
+        else:
+            low = price
+    return high
