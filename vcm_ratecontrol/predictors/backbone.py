@@ -147,7 +147,8 @@ def confidence_channels(given: Tensor, objectness: Tensor) -> Tensor:
 def copy_backbone(source: nn.Module, target: nn.Module) -> None:
     """Start the backbone (and the stand-in's heads, where both have them) of one network from that of
     another."""
-    if isinstance(source, StandIn) and isinstance(stand_in := getattr(target, "stand_in", None), StandIn):
+    stand_in = target if isinstance(target, StandIn) else getattr(target, "stand_in", None)
+    if isinstance(source, StandIn) and isinstance(stand_in, StandIn):
         stand_in.load_state_dict(source.state_dict())
         return
     _backbone_of(target).load_state_dict(_backbone_of(source).state_dict())

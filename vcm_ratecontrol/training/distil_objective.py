@@ -40,7 +40,9 @@ _AT_ONCE = 32
 @dataclass(frozen=True)
 class DistilOptions:
     """Weights of the parts of the loss; fit_crops: how many crops the teachers' space is fitted to;
-    validation_crops: looked at after each epoch."""
+    validation_crops: looked at after each epoch. halvings: how often crops are halved in size before the student sees
+    them, 0 or 1: at half the size a step takes a quarter of the time, so learn most there and the rest at full size.
+    kept_crops: crops that are kept in memory (110 KB each at half size, 440 KB at full size)."""
 
     confidence_weight: float = 1.0
     groups_weight: float = 0.5
@@ -48,6 +50,8 @@ class DistilOptions:
     objects_weight: float = 1.0
     fit_crops: int = 8192
     validation_crops: int = 1024
+    halvings: int = 0
+    kept_crops: int = 4000
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class DistilObjective:
             raise InputError(f"{cache}: has no crops of training or of validation pictures; make more")
         self.coded = DiskCache(cache / "coded", CODED_BYTES)
         self.pictures = CropPictures(sources, self.coded)
+        self._kept: dict[Recipe, npt.NDArray[np.uint8]] = {}
+        if not 0 <= self.options.halvings <= 1:
+            raise InputError(f"[training] halvings = {self.options.halvings}: must be 0 or 1")
         self.groups, self.features = int(network.get("groups", 64)), int(network.get("features", 128))
 
     @cached_property
@@ -118,9 +125,11 @@ class DistilObjective:
         """Crops of one size. rng: mirrors half of them once more (what was said stays true); None: none."""
         recipes = [Recipe.from_row(row) for row in self.shard.recipes[rows].tolist()]
         crops = np.stack([self._crop(recipe) for recipe in recipes])
-        height, width = crops.shape[1:3]
+        height, width = SIZES[recipes[0].size]
         rows16, cols16 = height // 16, width // 16
-        maps = self.shard.maps[rows, :, : rows16 * cols16].reshape(len(rows), 2, rows16, cols16)
+        maps = self.shard.maps[rows, :, : rows16 * cols16].reshape(len(rows), 2, rows16, cols16).astype(np.float32)
+        for _ in range(self.options.halvings):
+            maps = maps.reshape(len(rows), 2, maps.shape[2] // 2, 2, maps.shape[3] // 2, 2).mean(axis=(3, 5))
         if rng is not None:
             mirrored = rng.random(len(rows)) < 0.5
             crops[mirrored], maps[mirrored] = crops[mirrored, :, ::-1], maps[mirrored, :, :, ::-1]
@@ -133,12 +142,22 @@ class DistilObjective:
             torch.from_numpy(self.shard.confidence[rows].astype(np.float32)),
             torch.from_numpy(self.space.groups(probabilities)),
             torch.from_numpy(features.clip(-6, 6)),
-            torch.from_numpy(maps.astype(np.float32) / 255),
+            torch.from_numpy(maps / 255),
         )
 
     def _crop(self, recipe: Recipe) -> npt.NDArray[np.uint8]:
+        """uint8 [h, w, 3], halved as often as the options say."""
+        kept = self._kept.get(recipe)
+        if kept is not None:
+            return kept
         source = self.index.sources[recipe.source]
-        return make_crop(recipe, self.pictures.rgb(source), source.key, self.coded)
+        crop = make_crop(recipe, self.pictures.rgb(source), source.key, self.coded)
+        for _ in range(self.options.halvings):
+            height, width = crop.shape[0] // 2, crop.shape[1] // 2
+            crop = crop.reshape(height, 2, width, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+        if len(self._kept) < self.options.kept_crops:
+            self._kept[recipe] = crop
+        return crop
 
     def loss(self, network: nn.Module, item: Tensors) -> dict[str, Tensor]:
         assert isinstance(item, DistilItem)
