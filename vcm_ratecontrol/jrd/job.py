@@ -1,0 +1,281 @@
+"""Per-object coding of one file: objects -> levels -> a map, rectangles or pre-coded layers -> a verified file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from codec_wrappers.capabilities import Capabilities
+from codec_wrappers.encoder import Encoder, get_encoder
+from codec_wrappers.join import Timing, check_companions, check_suffix
+from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode, encode_segment, guarded_group
+from codec_wrappers.plan import EncodePlan, Segment
+from codec_wrappers.qpmap import QPMap
+from codec_wrappers.workfolder import work_folder
+from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS, companions_of
+from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
+from vcm_ratecontrol.jrd.layer_proof import prove_layers
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, LayeredSource, segment_layers
+from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
+from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
+from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
+from vcm_ratecontrol.media import Clip, cut_segments, open_clip
+from vcm_ratecontrol.outputs import check_output
+from vcm_ratecontrol.progress import SILENT, Progress
+from vcm_ratecontrol.report import AnchorReport
+from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.machines.library import LibraryRef
+
+Method = Literal["map", "rectangles", "pre-coding"]
+OnEvent = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class JRDRequest:
+    """What to code per object, and how; the fields that it shares with `encoding.EncodeRequest` mean the same.
+
+    verify: a library that looks at the result and lists what it lost; frames_per_segment: of a clip, for it.
+    """
+
+    input: Path
+    output: Path
+    settings: JRDSettings
+    codec: str = "vvc"
+    executable: Path | None = None
+    preset: str | None = None
+    segment_seconds: float = 2.0
+    workers: int = 0
+    verify: LibraryRef | None = None
+    thresholds: Thresholds = DEFAULT_THRESHOLDS
+    frames_per_segment: int = 2
+    anchor: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class JRDReport:
+    """A finished per-object encode.
+
+    method: how the encoder was made to code objects finer. qp_levels: QPs in use, rising; lowest_qp: of the most
+    fragile object, None when there is none. object_share: of the blocks, 0..1. objects: boxes found on the frames
+    looked at. lost: what the result lost, None when nobody looked; checked: objects that were looked for.
+    """
+
+    input: Path
+    output: Path
+    encoder: str
+    encoder_version: str
+    preset: str
+    width: int
+    height: int
+    n_frames: int
+    duration: float
+    ratio: float
+    method: Method
+    qp_levels: tuple[int, ...]
+    lowest_qp: int | None
+    background_qp: int
+    object_share: float
+    objects: int
+    looked: int
+    segments: int
+    bits: int
+    file_bytes: int
+    anchor: AnchorReport | None
+    lost: tuple[LostObject, ...] | None
+    checked: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits per pixel over all frames."""
+        return self.bits / (self.width * self.height * self.n_frames)
+
+    @property
+    def kilobits_per_second(self) -> float | None:
+        """Rate in 1000 bits per second, None for a still."""
+        return None if self.n_frames == 1 else self.bits / self.duration / 1000.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A checked request with everything opened."""
+
+    request: JRDRequest
+    clip: Clip
+    encoder: Encoder
+    options: EncodeOptions
+    capabilities: Capabilities
+    background_qp: int
+
+    @property
+    def method(self) -> Method:
+        return {"map": "map", "rectangles": "rectangles", "none": "pre-coding"}[self.capabilities.block_qp]  # type: ignore[return-value]
+
+
+def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEvent | None = None) -> JRDReport:
+    """Code one file per object. The output is written only when it is complete and verified.
+
+    on_event: called with an event's name and its fields ('objects', 'segments', 'lost').
+    Raises InputError, OutputError, UnsupportedError, MissingToolError, EncoderError, MapHadNoEffectError,
+    VerificationError.
+    """
+    started = time.monotonic()
+    emit = on_event or (lambda event, **fields: None)
+    progress.phase("analysis")
+    job = _checked(request)
+    clip, settings = job.clip, request.settings
+    verifier = request.verify.open() if request.verify is not None else None
+    with opened_levels(settings, clip, job.encoder.codec) as source:
+        block_size = job.capabilities.block_size or BLOCK_SIZE
+        found = clip_levels(clip, source, block_size, settings.looks_per_second, progress)
+    emit("objects", objects=found.objects, looked=found.looked, share=found.object_share)
+    longest = request.segment_seconds
+    segments = cut_segments(clip, longest, min(0.5, longest / 2)) if clip.kind == "video" else (range(1),)
+    emit("segments", count=len(segments), frames=clip.n_frames)
+    limits = job.capabilities.qp_min, job.capabilities.qp_max
+    planned = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
+    result, levels = _coded(job, planned.map, segments, progress)
+    anchor = _anchor(job, segments, result, progress) if request.anchor else None
+    lost: tuple[LostObject, ...] | None = None
+    checked = 0
+    if verifier is not None:
+        lost, checked = lost_objects(
+            clip, request.output, verifier, request.thresholds, segments, request.frames_per_segment, progress
+        )
+        for one in lost:
+            emit("lost", **vars(one))
+    return _report(job, found, planned.notes, result, levels, len(segments), anchor, lost, checked, started)
+
+
+def _checked(request: JRDRequest) -> _Job:
+    encoder = get_encoder(request.codec, request.executable)
+    capabilities = encoder.capabilities()
+    capabilities.require_preset(request.preset or encoder.default_preset)
+    background = background_qp_of(request.settings.background_qp, capabilities)
+    clip = open_clip(request.input)
+    check_output(request.input, request.output, request.overwrite)
+    check_suffix(request.output, encoder)
+    if clip.kind == "video":
+        check_companions(clip.path, request.output)
+    options = EncodeOptions(request.preset, "still" if clip.kind == "still" else "inter", request.workers)
+    return _Job(request, clip, encoder, options, capabilities, background)
+
+
+def _coded(
+    job: _Job, qp_map: QPMap, segments: Sequence[range], progress: Progress
+) -> tuple[EncodeResult, tuple[int, ...]]:
+    """The written file, and the QPs that its blocks have."""
+    clip, output = job.clip, job.request.output
+    timing, companions = Timing(clip.time_base, clip.pts), companions_of(clip)
+
+    def run(plan: EncodePlan, source: Clip | LayeredSource) -> EncodeResult:
+        progress.phase("encoding", clip.n_frames)
+        return encode(plan, source, job.encoder, output, timing, job.options, companions, progress.advance)
+
+    if job.method != "pre-coding":
+        qp = qp_map.qp if job.method == "map" else _still_in_segments(qp_map, segments)
+        plan = tuple(Segment(s.start, s.stop, _base_qp(job, qp[s.start : s.stop])) for s in segments)
+        return run(EncodePlan(plan, qp_map.with_qp(qp)), clip), tuple(np.unique(qp).tolist())
+    layers = [segment_layers(s, qp_map.qp[s.start : s.stop]) for s in segments]
+    with ExitStack() as stack:
+        folder = stack.enter_context(work_folder(output))
+        group = stack.enter_context(guarded_group())
+        source = LayeredSource(clip, layers, job.encoder, job.options, folder / "layers", group)
+        progress.phase("proving that pre-coding acts")
+        prove_layers(layers, source, job.encoder, job.options, folder, group)
+        result = run(EncodePlan(tuple(one.segment for one in layers)), source)
+    return result, tuple(sorted({qp for one in layers for qp in one.qps}))
+
+
+def _still_in_segments(qp_map: QPMap, segments: Sequence[range]) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    """Maps that hold still within each segment: the lowest QP that a block has in it."""
+    qp = qp_map.qp.copy()
+    for segment in segments:
+        qp[segment.start : segment.stop] = qp[segment.start : segment.stop].min(axis=0)
+    return qp
+
+
+def _base_qp(job: _Job, qp: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> int:
+    """The QP that most blocks of a segment have: it costs least to signal."""
+    values, counts = np.unique(qp, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _anchor(job: _Job, segments: Sequence[range], result: EncodeResult, progress: Progress) -> AnchorReport | None:
+    """The same segments, evenly spread ones of a clip, flat at the anchor QP."""
+    if not result.pictures:
+        return None  # an encoder that does not tell the bits of pictures
+    progress.phase("anchor")
+    count = min(ANCHOR_SEGMENTS, len(segments))
+    chosen = [segments[(2 * k + 1) * len(segments) // (2 * count)] for k in range(count)]
+    with work_folder(job.request.output) as folder, guarded_group() as group:
+
+        def run(segment: range) -> int:
+            flat, place = Segment(segment.start, segment.stop, ANCHOR_QP), folder / f"anchor{segment.start:07d}"
+            return encode_segment(flat, job.clip, job.encoder, place, job.options, group).bits
+
+        with ThreadPoolExecutor(job.options.n_workers) as pool:
+            anchor_bits = sum(pool.map(run, chosen))
+    frames = {frame for one in chosen for frame in one}
+    bits = sum(picture.bits for picture in result.pictures if picture.index in frames)
+    return AnchorReport(ANCHOR_QP, count, anchor_bits, 1.0 - bits / anchor_bits)
+
+
+def _report(
+    job: _Job,
+    found: ClipLevels,
+    notes: Sequence[str],
+    result: EncodeResult,
+    levels: tuple[int, ...],
+    n_segments: int,
+    anchor: AnchorReport | None,
+    lost: tuple[LostObject, ...] | None,
+    checked: int,
+    started: float,
+) -> JRDReport:
+    clip = job.clip
+    told = [*found.notes, *notes]
+    if result.moved_cells:
+        told.append(f"{result.moved_cells} blocks lowered because the encoder cannot jump so far between QPs")
+    if job.encoder.codec == "av1":
+        told.append("levels are those of VVC, QP for QP: no labels of AV1 were made")
+    return JRDReport(
+        input=job.request.input,
+        output=job.request.output,
+        encoder=job.encoder.name,
+        encoder_version=job.capabilities.version,
+        preset=result.preset,
+        width=clip.width,
+        height=clip.height,
+        n_frames=clip.n_frames,
+        duration=float(clip.duration),
+        ratio=job.request.settings.ratio,
+        method=job.method,
+        qp_levels=levels,
+        lowest_qp=min(levels) if found.lowest is not None else None,
+        background_qp=job.background_qp,
+        object_share=found.object_share,
+        objects=found.objects,
+        looked=found.looked,
+        segments=n_segments,
+        bits=result.bits,
+        file_bytes=result.file_bytes,
+        anchor=anchor,
+        lost=lost,
+        checked=checked,
+        seconds=time.monotonic() - started,
+        notes=tuple(told),
+        commands=result.commands,
+    )
