@@ -45,7 +45,8 @@ Flags = npt.NDArray[np.bool_]
 class FullReferenceOptions:
     """task: whose satisfaction a network without conditions is for. partitions, crop: as in the stage 'curve'.
     pair_share: of the samples, how many are pairs of two coded pictures (for head Q). unknown_share: how many come
-    without condition and level. validation_pairs: pairs that are looked at after each epoch."""
+    without condition and level. validation_pairs: pairs that are looked at after each epoch. qps: only these (the
+    nearest measured), as every coded picture must be made once; (): all."""
 
     task: str = "both"
     partitions: int = 64
@@ -53,6 +54,7 @@ class FullReferenceOptions:
     pair_share: float = 0.3
     unknown_share: float = 0.1
     validation_pairs: int = 256
+    qps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class FullReferenceObjective:
         self.train = self.samples.of_split("train")
         heights, widths = self.samples.sizes()
         self.sizes = input_sizes(heights, widths, config.input)
+        self.columns = [labels.qp_columns(self.options.qps) for labels in data.sets]
         self.has_difference = config.network.get("heads", "both") != "g"
 
     def prepare(self, network: nn.Module, device: torch.device, progress: Progress) -> None:
@@ -125,10 +128,11 @@ class FullReferenceObjective:
     def _draw(self, rng: np.random.Generator, sample: int, partition: int) -> Pair:
         labels, row = self.samples.labels(sample)
         task = self._task(rng, sample, partition)
-        qp_at = int(rng.integers(1, len(labels.verdicts.qps)))
-        reference_at = 0
-        if self.has_difference and qp_at > 1 and rng.random() < self.options.pair_share:
-            reference_at = int(rng.integers(1, qp_at))
+        columns = self.columns[int(self.samples.labels_at[sample])]
+        place = int(rng.integers(len(columns)))
+        qp_at, reference_at = int(columns[place]), 0
+        if self.has_difference and place and rng.random() < self.options.pair_share:
+            reference_at = int(columns[rng.integers(place)])
         candidates = self.asked[sample] & self.may_tell[partition, self.samples.labels_at[sample]]
         mask = draw_evidence(rng, candidates[None], (*COUNTS, ALL))[0]
         view = random_view(rng, int(labels.widths[row]), int(labels.heights[row]), self.options.crop)

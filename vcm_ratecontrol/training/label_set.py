@@ -82,6 +82,13 @@ class LabelSet:
         ]
         return np.array(found, np.int64)
 
+    def qp_columns(self, wanted: Sequence[int] = ()) -> npt.NDArray[np.int64]:
+        """Columns of `verdicts.qps` (where the original is the first) measured nearest the wanted QPs; all for ()."""
+        measured = np.array(self.qps, np.int64)
+        if not len(wanted):
+            return np.arange(1, len(measured) + 1)
+        return np.unique(np.abs(measured[None] - np.array(wanted)[:, None]).argmin(axis=1)) + 1
+
     def log2_bits_per_pixel(self) -> npt.NDArray[np.float32]:
         """float32 [P, Q]."""
         area = (self.widths * self.heights)[:, None]

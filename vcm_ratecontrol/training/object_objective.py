@@ -38,7 +38,8 @@ class ObjectOptions:
     """ratio: an object counts as recognised while at least this share of the machines recognises it; least_machines:
     so many must see it on the original. partitions: of the detectors, targets from one part, evidence from the other.
     jitter: share of a side by which a crop's edges move. least_side: pixels; smaller boxes are left out.
-    validation_objects: looked at after each epoch."""
+    validation_objects: looked at after each epoch. qps: coded crops only at these (the nearest measured), as every coded
+    picture must be made once; (): at all."""
 
     ratio: float = 0.75
     least_machines: int = 3
@@ -46,6 +47,7 @@ class ObjectOptions:
     jitter: float = 0.08
     least_side: int = 12
     validation_objects: int = 512
+    qps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class ObjectObjective:
             for bank in self.banks
         ]
         self.pairs = config.kind == "owjrd"
+        self.columns = [labels.qp_columns(self.options.qps) for labels in data.sets]
         self._sample_of = {
             (int(at), int(row)): sample
             for sample, (at, row) in enumerate(zip(self.samples.labels_at, self.samples.row, strict=True))
@@ -161,7 +164,7 @@ class ObjectObjective:
             number,
             index,
             self.told(rng, at, number),
-            int(rng.integers(1, len(self.data.sets[at].verdicts.qps))),
+            int(rng.choice(self.columns[at])),
             (jitter[0], jitter[1], jitter[2], jitter[3]),
             bool(rng.random() < 0.5),
         )
@@ -231,7 +234,7 @@ class ObjectObjective:
                 if (at, row) not in pictures:
                     continue
                 for index in members.tolist():
-                    qp_at = int(rng.integers(1, len(self.data.sets[at].verdicts.qps)))
+                    qp_at = int(rng.choice(self.columns[at]))
                     told = self.told(rng, at, number, count=index % 2)
                     found.append(Target(at, number, int(index), told, qp_at))
         order = rng.permutation(len(found))[: most or len(found)]
