@@ -38,8 +38,8 @@ class ObjectOptions:
     """ratio: an object counts as recognised while at least this share of the machines recognises it; least_machines:
     so many must see it on the original. partitions: of the detectors, targets from one part, evidence from the other.
     jitter: share of a side by which a crop's edges move. least_side: pixels; smaller boxes are left out.
-    validation_objects: looked at after each epoch. qps: coded crops only at these (the nearest measured), as every coded
-    picture must be made once; (): at all."""
+    validation_objects: looked at after each epoch. qps: coded crops only at these (the nearest measured), as every
+    coded picture must be made once; (): at all."""
 
     ratio: float = 0.75
     least_machines: int = 3
