@@ -63,6 +63,9 @@ _workers = click.option("--workers", default=-1, type=int, help="Threads that lo
 _cache_gb = click.option(
     "--cache-gb", default=8.0, show_default=True, type=click.FloatRange(0), help="Bound of the cache of coded pictures."
 )
+_resamples = click.option(
+    "--resamples", default=500, show_default=True, type=click.IntRange(0), help="Of the bootstrap; 0: no intervals."
+)
 _minutes = click.option(
     "--max-minutes",
     default=0.0,
@@ -97,6 +100,7 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all that is random.")
 @_minutes
 @_workers
+@_resamples
 @click.option("--full-precision", is_flag=True, help="Store matrices in 32 bit, not 16.")
 def train_config(
     run: CommandRun,
@@ -115,6 +119,7 @@ def train_config(
     seed: int,
     max_minutes: float,
     workers: int,
+    resamples: int,
     full_precision: bool,
 ) -> None:  # fmt: skip
     """Train CONFIG."""
@@ -136,6 +141,7 @@ def train_config(
         max_minutes=max_minutes,
         workers=_threads(workers),
         half=not full_precision,
+        resamples=resamples,
         arguments=["vcm-train", *sys.argv[1:]],
     )
     with quiet_native_stderr():
@@ -223,7 +229,7 @@ def distil(
 @click.option("--asked-as", default="", metavar="CODEC/CODING", help="Ask for other labels as for these.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Draws of the machines at hand.")
 @click.option("--most", default=0, type=click.IntRange(0), help="Pictures or objects of slow predictors; 0: all.")
-@click.option("--resamples", default=500, show_default=True, type=click.IntRange(0), help="Of the bootstrap.")
+@_resamples
 @click.option("--update", is_flag=True, help="Enter the result into the checkpoint's card and model card.")
 @_device
 def evaluate_checkpoint(

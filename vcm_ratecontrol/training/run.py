@@ -20,7 +20,7 @@ from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.training.data import DataRequest, TrainingData, join_paths, load_data
 from vcm_ratecontrol.training.distributed import World, join_world, leave_world
 from vcm_ratecontrol.training.evaluation.evaluate import evaluate
-from vcm_ratecontrol.training.evaluation.figures import Report
+from vcm_ratecontrol.training.evaluation.figures import Report, Resampling
 from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
 from vcm_ratecontrol.training.loop import FitResult, RunSettings, Trainer
 from vcm_ratecontrol.training.model_card import model_card, write_text
@@ -40,7 +40,8 @@ PUBLIC_LICENCE = "as the public weights they start from"
 class TrainRequest:
     """config: what to train. data: None for the stand-in, which learns from `teachers`, a folder of `vcm-train distil`.
     overrides: of the configuration's `[training]` table. init: checkpoint whose backbone to start from ('' for that of
-    the configuration). arguments: of the command line, for provenance."""
+    the configuration). resamples: of the evaluation's bootstrap, 0 for none. arguments: of the command line, for
+    provenance."""
 
     config: PredictorConfig
     data: DataRequest | None
@@ -55,6 +56,7 @@ class TrainRequest:
     max_minutes: float = 0.0
     workers: int = 0
     half: bool = True
+    resamples: int = 500
     arguments: Sequence[str] = ()
 
 
@@ -180,7 +182,7 @@ def _finish(
     if data is not None:
         # What is evaluated is what was written, rounded as it may be.
         kept, _ = load_checkpoint(path)
-        settings = EvaluationSettings(split="validation")
+        settings = EvaluationSettings(split="validation", how=Resampling(0, request.resamples))
         report, plots = evaluate(kept.to(device), card, data, settings, request.out / "plots", progress)
         card = save_checkpoint(
             path, network, replace(card, metrics={**card.metrics, **metrics_of(report)}), half=request.half
