@@ -76,10 +76,15 @@ class _Runner(Generic[P]):
         self._fitted = curves.fitted.tolist() if curves else []
         self._network = for_inference(network).to(self.device)
 
+    @property
+    def known_conditions(self) -> tuple[Condition, ...]:
+        """Those of `conditions` that there were labels for."""
+        return tuple(condition for condition, fitted in zip(self.conditions, self._fitted, strict=True) if fitted)
+
     def _prepare(self, sample: Sample) -> PreparedSample:
         prepared = prepare(sample, self.config.input, self.conditions)
         if prepared.condition >= 0 and not self._fitted[prepared.condition]:
-            known = [str(c) for c, fitted in zip(self.conditions, self._fitted, strict=True) if fitted]
+            known = [str(condition) for condition in self.known_conditions]
             raise CacheError(
                 f"predictor '{self.name}' was trained without labels for {sample.condition}; "
                 f"it knows {', '.join(known) or 'none yet'}: choose one, or train it with such labels"
