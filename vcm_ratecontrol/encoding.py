@@ -1,18 +1,18 @@
-"""The main job: a picture or a clip in, a file out that meets the target in few bits, and a report."""
+"""The main job: pictures and clips in, files out that meet the target in few bits, and reports."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder, get_encoder
-from codec_wrappers.errors import InputError, MissingToolError, TargetMissedError
+from codec_wrappers.errors import TargetMissedError
 from codec_wrappers.join import Companions, Timing, check_companions, check_suffix
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map
 from codec_wrappers.plan import EncodePlan, Segment
@@ -21,58 +21,25 @@ from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
-from vcm_ratecontrol.ratecontrol.measured import MAX_PROBES, SegmentChoice, Target, choose_all
+from vcm_ratecontrol.ratecontrol.deciding import Decider, OnEvent, Source
+from vcm_ratecontrol.ratecontrol.judges import Judges, open_judges
+from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
+from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
-from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
-from vcm_ratecontrol.ratecontrol.probing import Prober
-from vcm_ratecontrol.report import AnchorReport, EncodeReport, SegmentReport
-from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
-from vcm_ratecontrol.scoring import Tasks, clip_smr
+from vcm_ratecontrol.ratecontrol.planning import Curves, Target
+from vcm_ratecontrol.report import AnchorReport, EncodeReport, VerifiedSmr, frame_mean, segment_report
+from vcm_ratecontrol.request import EncodeRequest
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
-    from vcm_ratecontrol.machines.library import LibraryRef, MachineLibrary
-    from vcm_ratecontrol.ratecontrol.probing import Probe
+    from vcm_ratecontrol.scoring import Tasks
+
+__all__ = ["EncodeRequest", "encode_file", "encode_together", "judges_of"]
 
 # The anchor of the summary: QP 22 is the finest of the common test conditions of MPEG and JVET.
 ANCHOR_QP = 22
 # A clip's anchor is coded on this many segments, evenly spread: at QP 22 it costs more than the encode itself.
 ANCHOR_SEGMENTS = 4
-
-OnEvent = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class EncodeRequest:
-    """What to encode, and how.
-
-    target: SMR to meet, or None with a fixed `qp`. qp_map: file of a QP map (.npz, .png, or a ROI file relative
-    to `qp`), for encoders with block QPs; only with `qp`. machines: the library that measures, needed with a target.
-    codec: an encoder's name or alias ('vvc', 'hevc', 'hevc-kvazaar', 'av1'). executable: a program to use in
-    place of the bundled library. segment_seconds: longest segment of a clip. frames_per_segment: frames that
-    are measured in each. cache: folder of probe results, None for none. anchor: also code the QP-22 anchor.
-    strict: raise TargetMissedError instead of writing the best effort. workers: 0 for one per core.
-    """
-
-    input: Path
-    output: Path
-    target: Target | None = None
-    qp: int | None = None
-    qp_map: Path | None = None
-    machines: LibraryRef | None = None
-    thresholds: Thresholds = DEFAULT_THRESHOLDS
-    codec: str = "vvc"
-    executable: Path | None = None
-    preset: str | None = None
-    segment_seconds: float = 2.0
-    frames_per_segment: int = 2
-    max_probes: int = MAX_PROBES
-    workers: int = 0
-    cache: Path | None = None
-    anchor: bool = True
-    strict: bool = False
-    overwrite: bool = False
-    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,46 +50,73 @@ class _Job:
     clip: Clip
     encoder: Encoder
     options: EncodeOptions
-    qp_range: tuple[int, int]
     notes: list[str] = field(default_factory=list)
 
 
-def encode_file(request: EncodeRequest, progress: Progress = SILENT, on_event: OnEvent | None = None) -> EncodeReport:
-    """Encode one file. The output is written only when it is complete and verified.
+@dataclass(frozen=True, eq=False)
+class _Decided:
+    """The QPs of one job's segments, and what codes them. curves: None where a QP was given."""
 
-    on_event: called with an event's name and its fields ('segments', 'probe', 'segment').
+    job: _Job
+    choices: Sequence[SegmentChoice]
+    pieces: Pieces
+    folder: Path
+    curves: Curves | None = None
+
+
+def encode_file(request: EncodeRequest, progress: Progress = SILENT, on_event: OnEvent | None = None) -> EncodeReport:
+    """Encode one file: see `encode_together`."""
+    return encode_together((request,), progress, on_event)[0]
+
+
+def encode_together(
+    requests: Sequence[EncodeRequest],
+    progress: Progress = SILENT,
+    on_event: OnEvent | None = None,
+    judges: Judges | None = None,
+) -> tuple[EncodeReport, ...]:
+    """Encode files as one job: under `mean` they meet the target together. One report per file, in order.
+
+    requests: equal but for their inputs and outputs. Each output is written only when it is complete and verified.
+    on_event: called with an event's name and its fields ('segments', 'probe', 'segment'). judges: of `judges_of`,
+    to be used again; None: opened here.
     Raises InputError, OutputError, UnsupportedError, MissingToolError, EncoderError, VerificationError, and
     TargetMissedError when `strict`.
     """
     started = time.monotonic()
     emit = on_event or (lambda event, **fields: None)
     progress.phase("analysis")
-    job = _checked(request)
-    # Before the clip is gone through: a machine that is broken is told at once.
-    library = request.machines.open() if request.target is not None and request.machines is not None else None
-    segments = _segments(job, progress)
-    emit("segments", count=len(segments), frames=job.clip.n_frames)
-    with work_folder(request.output) as folder, guarded_group() as group:
-        if request.target is not None:
-            assert library is not None
-            pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group)
-            choices = _measure(job, request.target, library, segments, pieces, progress, emit)
+    jobs = [_checked(request) for request in requests]
+    target = _pooled(jobs)
+    with ExitStack() as stack:
+        # Before the clips are gone through: a machine that is broken, or absent, is told at once.
+        opened = judges or stack.enter_context(judges_of(requests[0]))
+        if target is not None:
+            for job in jobs:
+                opened.curves(job.options.coding)
+        segments = [_segments(job, progress) for job in jobs]
+        emit("segments", count=sum(map(len, segments)), frames=sum(job.clip.n_frames for job in jobs))
+        folders = [stack.enter_context(work_folder(job.request.output)) for job in jobs]
+        group = stack.enter_context(guarded_group())
+        if target is not None:
+            decided = _decide(jobs, target, segments, folders, group, opened, progress, emit)
         else:
-            assert request.qp is not None
-            choices = [SegmentChoice(Segment(s.start, s.stop, request.qp), None, None, 0) for s in segments]
-            qp_map = _legal_map(job, [choice.segment for choice in choices], folder, group)
-            pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group, qp_map)
-        _check_reached(request, choices)
-        return _finish(job, choices, pieces, folder, progress, started)
+            decided = [_fixed(*parts, group) for parts in zip(jobs, segments, folders, strict=True)]
+        _check_reached(decided, target)
+        return _finish(decided, target, opened, group, progress, started)
+
+
+def judges_of(request: EncodeRequest) -> AbstractContextManager[Judges]:
+    """Those who judge for a request, for as long as the context lasts. Raises InputError, MissingToolError."""
+    codec = get_encoder(request.codec, request.executable).codec
+    task: Tasks = request.target.task if request.target else "both"
+    needed = request.target is not None or request.verify_smr
+    machines = request.machines if needed else None
+    return open_judges(codec, task, machines, request.workers or os.cpu_count() or 1, request.weights)
 
 
 def _checked(request: EncodeRequest) -> _Job:
-    if (request.target is None) == (request.qp is None):
-        raise InputError("give either --target-smr or --qp")
-    if request.qp_map is not None and request.qp is None:
-        raise InputError(f"--qp-map {request.qp_map}: give the QP of the pictures with --qp, too")
-    if request.target is not None and not 0.0 <= request.target.smr <= 1.0:
-        raise InputError(f"--target-smr {request.target.smr}: must lie in 0..1")
+    request.check()
     encoder = get_encoder(request.codec, request.executable)
     capabilities = encoder.capabilities()
     preset = request.preset or encoder.default_preset
@@ -134,15 +128,31 @@ def _checked(request: EncodeRequest) -> _Job:
     check_suffix(request.output, encoder)
     if clip.kind == "video":
         check_companions(clip.path, request.output)
-    if request.target is not None and request.machines is None:
-        raise MissingToolError("--target-smr needs machines to measure with: give --machines DIR")
-    coding = "still" if clip.kind == "still" else "inter"
     workers = request.workers or os.cpu_count() or 1
-    options = EncodeOptions(preset, "still" if coding == "still" else "inter", workers, segmented=True)
-    job = _Job(request, clip, encoder, options, (capabilities.qp_min, capabilities.qp_max))
+    options = EncodeOptions(preset, "still" if clip.kind == "still" else "inter", workers, segmented=True)
+    job = _Job(request, clip, encoder, options)
     if clip.has_audio and request.output.suffix.lower() in (".266", ".265", ".obu", ".vvc", ".hevc"):
         job.notes.append("a raw stream holds pictures only: audio and timestamps are left out")
     return job
+
+
+def _pooled(jobs: Sequence[_Job]) -> Target | None:
+    """The target with its pool: by default 'each' for one still, 'mean' for all else."""
+    target = jobs[0].request.target
+    if target is None or target.pool is not None:
+        return target
+    pooled = replace(target, pool="each" if len(jobs) == 1 and jobs[0].clip.kind == "still" else "mean")
+    pooled.check()
+    return pooled
+
+
+def _fixed(job: _Job, segments: Sequence[range], folder: Path, group: ProcessGroup) -> _Decided:
+    """All segments at the QP that was given."""
+    assert job.request.qp is not None
+    chosen = [Segment(s.start, s.stop, job.request.qp) for s in segments]
+    qp_map = _legal_map(job, chosen, folder, group)
+    pieces = Pieces(job.clip, job.encoder, job.options, folder / "pieces", group, qp_map)
+    return _Decided(job, [SegmentChoice(segment, True, None, 0) for segment in chosen], pieces, folder)
 
 
 def _legal_map(job: _Job, segments: Sequence[Segment], folder: Path, group: ProcessGroup) -> QPMap | None:
@@ -178,80 +188,90 @@ def _segments(job: _Job, progress: Progress) -> tuple[range, ...]:
     return segments_from_cuts(clip, cuts.cuts, longest, shortest)
 
 
-def _measure(
-    job: _Job,
+def _decide(
+    jobs: Sequence[_Job],
     target: Target,
-    library: MachineLibrary,
-    segments: Sequence[range],
-    pieces: Pieces,
+    segments: Sequence[tuple[range, ...]],
+    folders: Sequence[Path],
+    group: ProcessGroup,
+    judges: Judges,
     progress: Progress,
     emit: OnEvent,
-) -> list[SegmentChoice]:
-    """Search all segments with the machines of a library."""
-    from vcm_ratecontrol.scoring import MachineRoom
-
-    request = job.request
-    progress.phase("probing", len(segments))
-
-    def on_probe(probe: Probe) -> None:
-        segment = probe.segment
-        value = probe.smr(target.task)
-        emit("probe", start=segment.start, stop=segment.stop, qp=segment.qp, smr=value, bits=probe.bits)
-
-    def on_segment(choice: SegmentChoice) -> None:
-        segment = choice.segment
-        smr = choice.probe.smr(target.task) if choice.probe else None
-        emit("segment", start=segment.start, stop=segment.stop, qp=segment.qp, smr=smr, reached=choice.reached)
-        progress.advance(1)
-
-    with MachineRoom(library, job.options.n_workers) as room:
-        content = content_hash(request.input)
-        cache = ProbeCache(request.cache)
-        prober = Prober(pieces, room, request.thresholds, cache, content, request.frames_per_segment)
-        choices = choose_all(
-            segments, prober, target, job.qp_range, job.options.n_workers, on_probe, on_segment, request.max_probes
-        )
-    empty = sum(choice.search is None for choice in choices)
-    if empty:
-        what = "segment" if job.clip.kind == "video" else "picture"
-        job.notes.append(
-            f"{empty} {what}(s) without a valid machine: nothing to recognise, coded at the mean curve's QP"
-        )
-    return choices
+) -> list[_Decided]:
+    sources = [
+        Source(parts, Pieces(job.clip, job.encoder, job.options, folder / "pieces", group))
+        for job, parts, folder in zip(jobs, segments, folders, strict=True)
+    ]
+    decision = Decider(jobs[0].request, target, sources, judges, progress, emit).decide()
+    decided = []
+    for place, job in enumerate(jobs):
+        job.notes.extend(decision.notes)
+        pieces, folder = sources[place].pieces, folders[place]
+        decided.append(_Decided(job, decision.choices[place], pieces, folder, decision.curves[place]))
+    return decided
 
 
-def _check_reached(request: EncodeRequest, choices: Sequence[SegmentChoice]) -> None:
+def _check_reached(decided: Sequence[_Decided], target: Target | None) -> None:
+    choices = [choice for item in decided for choice in item.choices]
     missed = [choice for choice in choices if not choice.reached]
-    if missed and request.strict and request.target is not None:
-        best = min(choice.search.smr for choice in missed if choice.search is not None)
-        raise TargetMissedError(
-            f"{request.input}: SMR {request.target.smr} is not reached in {len(missed)} of {len(choices)} segments"
-            f" (worst {best:.3f} at the best QP); lower the target, or leave out --strict for the best effort"
-        )
+    request = decided[0].job.request
+    if target is None or not missed or not request.strict:
+        return
+    told = [
+        (choice.probe.smr(target.task) if choice.probe else choice.predicted.smr if choice.predicted else None)
+        for choice in missed
+    ]
+    worst = min((value for value in told if value is not None), default=None)
+    name = f"{request.input}" if len(decided) == 1 else f"{request.input} and {len(decided) - 1} more"
+    found = "" if worst is None else f" (worst {worst:.3f} at the best QP)"
+    where = f"in {len(missed)} of {len(choices)} segments" if target.pool == "each" else "in the mean"
+    raise TargetMissedError(
+        f"{name}: SMR {target.smr} is not reached {where}{found};"
+        " lower the target, or leave out --strict for the best effort"
+    )
 
 
 def _finish(
-    job: _Job,
-    choices: Sequence[SegmentChoice],
-    pieces: Pieces,
-    folder: Path,
+    decided: Sequence[_Decided],
+    target: Target | None,
+    judges: Judges,
+    group: ProcessGroup,
+    progress: Progress,
+    started: float,
+) -> tuple[EncodeReport, ...]:
+    if decided[0].job.request.dry_run:
+        return tuple(_report(item, target, _planned(item), None, None, 0, started) for item in decided)
+    progress.phase("encoding", sum(len(item.choices) for item in decided))
+    wanted = [(place, choice.segment) for place, item in enumerate(decided) for choice in item.choices]
+    coded = _code(wanted, [item.pieces for item in decided], progress)
+    progress.phase("finishing")
+    return tuple(
+        _written(item, target, [coded[place, choice.segment] for choice in item.choices], judges, progress, started)
+        for place, item in enumerate(decided)
+    )
+
+
+def _planned(item: _Decided) -> list[CodedJob]:
+    """What would be run, with the bits that probes are known to have."""
+    return [item.pieces.planned(c.segment, c.probe.bits if c.probe else 0) for c in item.choices]
+
+
+def _written(
+    item: _Decided,
+    target: Target | None,
+    coded: Sequence[CodedJob],
+    judges: Judges,
     progress: Progress,
     started: float,
 ) -> EncodeReport:
-    request, clip = job.request, job.clip
-    if request.dry_run:
-        planned = [pieces.planned(c.segment, c.probe.bits if c.probe else 0) for c in choices]
-        return _report(job, choices, planned, None, 0, time.monotonic() - started)
-    progress.phase("encoding", len(choices))
-    coded = run_parallel(
-        [choice.segment for choice in choices], pieces, job.options.n_workers, lambda: progress.advance(1)
-    )
-    progress.phase("finishing")
-    flat = Pieces(clip, job.encoder, job.options, folder / "anchor", pieces.group)
-    anchor = _anchor(job, coded, flat) if request.anchor else None
+    """Join, verify and rename one file, and look at it where that was asked."""
+    job, clip = item.job, item.job.clip
+    anchor = _anchor(item, coded, progress)
     timing = Timing(clip.time_base, clip.pts)
-    size = assemble(coded, job.encoder, request.output, timing, folder, companions_of(clip)).file_bytes
-    return _report(job, choices, coded, anchor, size, time.monotonic() - started)
+    output = job.request.output
+    size = assemble(coded, job.encoder, output, timing, item.folder, companions_of(clip)).file_bytes
+    verified = _verified(item, judges, progress) if job.request.verify_smr else None
+    return _report(item, target, coded, anchor, verified, size, started)
 
 
 def companions_of(clip: Clip) -> Companions:
@@ -269,52 +289,75 @@ def companions_of(clip: Clip) -> Companions:
     )
 
 
-def run_parallel(
-    segments: Sequence[Segment], pieces: Pieces, workers: int, on_done: Callable[[], None]
-) -> list[CodedJob]:
+def _code(
+    wanted: Sequence[tuple[int, Segment]], pieces: Sequence[Pieces], progress: Progress
+) -> dict[tuple[int, Segment], CodedJob]:
     """Code segments in parallel, longest first; those that a probe has coded are there already."""
-    order = sorted(range(len(segments)), key=lambda i: -segments[i].n_frames)
 
-    def run(index: int) -> CodedJob:
-        coded = pieces.get(segments[index])
-        on_done()
+    def run(key: tuple[int, Segment]) -> CodedJob:
+        coded = pieces[key[0]].get(key[1])
+        progress.advance(1)
         return coded
 
-    with ThreadPoolExecutor(workers) as pool:
-        futures = {index: pool.submit(run, index) for index in order}
-        try:
-            return [futures[index].result() for index in range(len(segments))]
-        except BaseException:
-            for future in futures.values():
-                future.cancel()
-            pieces.group.close()
-            raise
+    order = sorted(wanted, key=lambda key: -key[1].n_frames)
+    return in_parallel(run, order, pieces[0].options.n_workers, pieces[0].group.close)
 
 
-def _anchor(job: _Job, coded: Sequence[CodedJob], pieces: Pieces) -> AnchorReport:
-    """Code evenly spread segments at the anchor QP and compare the bits of just these."""
+def _anchor(item: _Decided, coded: Sequence[CodedJob], progress: Progress) -> AnchorReport | None:
+    """Evenly spread segments at the anchor QP against the bits of just these; predicted where that is enough."""
+    request, job = item.job.request, item.job
+    if request.anchor is False:
+        return None
+    if request.anchor is None and item.curves is not None and request.mode == "predicted":
+        return _predicted_anchor(item.curves, item.choices, coded)
     count = min(ANCHOR_SEGMENTS, len(coded))
     chosen = [coded[(2 * k + 1) * len(coded) // (2 * count)] for k in range(count)]
-    at_anchor = [Segment(c.segments[0].start, c.segments[-1].stop, ANCHOR_QP) for c in chosen]
-    anchors = run_parallel(at_anchor, pieces, job.options.n_workers, lambda: None)
-    bits, anchor_bits = sum(c.bits for c in chosen), sum(a.bits for a in anchors)
+    at_anchor = [(0, Segment(c.segments[0].start, c.segments[-1].stop, ANCHOR_QP)) for c in chosen]
+    flat = Pieces(job.clip, job.encoder, job.options, item.folder / "anchor", item.pieces.group)
+    anchors = _code(at_anchor, [flat], SILENT)
+    bits, anchor_bits = sum(c.bits for c in chosen), sum(a.bits for a in anchors.values())
     return AnchorReport(ANCHOR_QP, count, anchor_bits, 1.0 - bits / anchor_bits)
 
 
+def _predicted_anchor(curves: Curves, choices: Sequence[SegmentChoice], coded: Sequence[CodedJob]) -> AnchorReport:
+    """The anchor's bits by the bits curves, each moved to go through what was coded."""
+    anchor_bits = 0.0
+    for row, (choice, piece) in enumerate(zip(choices, coded, strict=True)):
+        at_anchor, here = (curves.bits[row, curves.column(qp)] for qp in (ANCHOR_QP, choice.segment.qp))
+        anchor_bits += piece.bits * float(at_anchor / here)
+    bits = sum(piece.bits for piece in coded)
+    return AnchorReport(ANCHOR_QP, len(coded), round(anchor_bits), 1.0 - bits / anchor_bits, measured=False)
+
+
+def _verified(item: _Decided, judges: Judges, progress: Progress) -> VerifiedSmr:
+    """The final file as the machines see it, on the frames that the QPs were chosen by."""
+    from vcm_ratecontrol.measure import measure
+    from vcm_ratecontrol.media.sampling import sample_indices
+
+    assert judges.room is not None
+    request = item.job.request
+    ranges = (range(choice.segment.start, choice.segment.stop) for choice in item.choices)
+    indices = [index for frames in ranges for index in sample_indices(frames, request.frames_per_segment)]
+    measured = measure(
+        item.job.clip, open_clip(request.output), judges.room, request.thresholds, indices, progress
+    ).smr(request.target.task if request.target else "both")  # fmt: skip
+    return VerifiedSmr(measured.mean, measured.minimum, measured.frames)
+
+
 def _report(
-    job: _Job,
-    choices: Sequence[SegmentChoice],
+    item: _Decided,
+    target: Target | None,
     coded: Sequence[CodedJob],
     anchor: AnchorReport | None,
+    verified: VerifiedSmr | None,
     file_bytes: int,
-    seconds: float,
+    started: float,
 ) -> EncodeReport:
-    request, clip, target = job.request, job.clip, job.request.target
-    task = target.task if target else "both"
-    segments = tuple(_segment_report(c, piece, task) for c, piece in zip(choices, coded, strict=True))
-    overall = clip_smr([frame for c in choices if c.probe for frame in c.probe.frames], task)
+    job, request, clip = item.job, item.job.request, item.job.clip
+    task: Tasks = target.task if target else "both"
+    segments = tuple(segment_report(c, piece, task) for c, piece in zip(item.choices, coded, strict=True))
     return EncodeReport(
-        mode="measured" if target else "fixed",
+        mode=request.mode,
         input=request.input,
         output=request.output,
         encoder=job.encoder.name,
@@ -326,31 +369,21 @@ def _report(
         duration=float(clip.duration),
         target=target.smr if target else None,
         task=target.task if target else None,
-        smr=overall.mean,
-        smr_min=overall.minimum,
-        reached=all(choice.reached for choice in choices),
+        pool=target.pool if target else None,
+        floor=target.floor if target else None,
+        smr=frame_mean(segments, "smr"),
+        smr_min=min((s.smr_min for s in segments if s.smr_min is not None), default=None),
+        predicted_smr=frame_mean(segments, "predicted_smr"),
+        predicted_low=frame_mean(segments, "predicted_low"),
+        predicted_high=frame_mean(segments, "predicted_high"),
+        reached=all(choice.reached for choice in item.choices),
         segments=segments,
         bits=sum(piece.bits for piece in coded),
         file_bytes=file_bytes,
         anchor=anchor,
-        probes=sum(choice.probes for choice in choices),
-        seconds=seconds,
+        verified=verified,
+        probes=sum(choice.probes for choice in item.choices),
+        seconds=time.monotonic() - started,
         notes=tuple(job.notes),
         commands=tuple(piece.argv for piece in coded),
-    )
-
-
-def _segment_report(choice: SegmentChoice, piece: CodedJob, task: Tasks) -> SegmentReport:
-    measured = clip_smr(choice.probe.frames, task) if choice.probe else None
-    intra = next((picture.qp for picture in piece.pictures if picture.kind == "I"), None)
-    return SegmentReport(
-        start=choice.segment.start,
-        stop=choice.segment.stop,
-        qp=choice.segment.qp,
-        intra_qp=intra,
-        smr=measured.mean if measured else None,
-        smr_min=measured.minimum if measured else None,
-        bits=piece.bits,
-        probes=choice.probes,
-        reached=choice.reached,
     )

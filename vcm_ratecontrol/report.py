@@ -1,16 +1,25 @@
-"""What an encode gave, in numbers: the value that the summary, the JSON and the notebook share."""
+"""What an encode gave, in numbers: the values that the summary, the JSON and the notebook share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from codec_wrappers.pipeline import CodedJob
+    from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
+    from vcm_ratecontrol.scoring import Tasks
 
 
 @dataclass(frozen=True)
 class SegmentReport:
     """One segment. qp: as planned; intra_qp: slice QP of its intra picture, read back (None: the encoder does not
     tell). smr: mean over the sampled frames, None when not measured or no machine is valid; smr_min: the worst
-    frame. bits: coded pictures. probes: encodes that the search took. reached: it meets the target."""
+    frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and its 80 % band, None without
+    curves. bits: coded pictures. probes: encodes that were tried. reached: it meets the target, or the job does
+    where the mean was asked for."""
 
     start: int
     stop: int
@@ -18,6 +27,9 @@ class SegmentReport:
     intra_qp: float | None
     smr: float | None
     smr_min: float | None
+    predicted_smr: float | None
+    predicted_low: float | None
+    predicted_high: float | None
     bits: int
     probes: int
     reached: bool
@@ -26,21 +38,35 @@ class SegmentReport:
 @dataclass(frozen=True)
 class AnchorReport:
     """Bits of the same segments at a fixed QP, to compare with. segments: how many were coded for it; saving:
-    1 - bits / anchor bits over those, as a fraction (negative when the anchor is smaller)."""
+    1 - bits / anchor bits over those, as a fraction (negative when the anchor is smaller). measured: the anchor was
+    coded; else its bits are predicted."""
 
     qp: int
     segments: int
     bits: int
     saving: float
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class VerifiedSmr:
+    """SMR of the final file as machines measured it. smr, smr_min: mean and worst of the frames looked at, None where
+    no machine is valid; frames: how many had a valid machine."""
+
+    smr: float | None
+    smr_min: float | None
+    frames: int
 
 
 @dataclass(frozen=True)
 class EncodeReport:
     """A finished encode.
 
-    mode: 'measured' (by machines) or 'fixed' (a QP was given). target: SMR asked for, None for a fixed QP.
-    smr, smr_min: over all sampled frames of all segments, None when not measured. reached: every segment meets
-    the target. bits: coded pictures; file_bytes: size on disk. seconds: wall time of the whole job.
+    mode: 'measured' (by machines), 'predicted' or 'fixed' (a QP was given). target: SMR asked for, None for a fixed QP;
+    pool: 'each' or 'mean', floor: lowest SMR of a segment under 'mean'. smr: mean over the segments, weighted by
+    frames; smr_min: worst sampled frame; None when not measured. predicted_smr and its band: the same mean of what the
+    curves say. reached: every segment meets the target, or under 'mean' the whole job does. verified: with
+    `verify_smr`. bits: coded pictures; file_bytes: size on disk. seconds: wall time of the whole job.
     """
 
     mode: str
@@ -55,13 +81,19 @@ class EncodeReport:
     duration: float
     target: float | None
     task: str | None
+    pool: str | None
+    floor: float | None
     smr: float | None
     smr_min: float | None
+    predicted_smr: float | None
+    predicted_low: float | None
+    predicted_high: float | None
     reached: bool
     segments: tuple[SegmentReport, ...]
     bits: int
     file_bytes: int
     anchor: AnchorReport | None
+    verified: VerifiedSmr | None
     probes: int
     seconds: float
     notes: tuple[str, ...] = ()
@@ -76,3 +108,33 @@ class EncodeReport:
     def kilobits_per_second(self) -> float | None:
         """Rate in 1000 bits per second, None for a still."""
         return None if self.n_frames == 1 else self.bits / self.duration / 1000.0
+
+
+def segment_report(choice: SegmentChoice, piece: CodedJob, task: Tasks) -> SegmentReport:
+    """What became of one segment. piece: its final encode."""
+    from vcm_ratecontrol.scoring import clip_smr
+
+    measured = clip_smr(choice.probe.frames, task) if choice.probe else None
+    intra = next((picture.qp for picture in piece.pictures if picture.kind == "I"), None)
+    # Where no machine sees anything there is nothing that a curve could be right about.
+    predicted = choice.predicted if choice.seen else None
+    return SegmentReport(
+        start=choice.segment.start,
+        stop=choice.segment.stop,
+        qp=choice.segment.qp,
+        intra_qp=intra,
+        smr=measured.mean if measured else None,
+        smr_min=measured.minimum if measured else None,
+        predicted_smr=predicted.smr if predicted else None,
+        predicted_low=predicted.low if predicted else None,
+        predicted_high=predicted.high if predicted else None,
+        bits=piece.bits,
+        probes=choice.probes,
+        reached=choice.reached,
+    )
+
+
+def frame_mean(segments: Sequence[SegmentReport], name: str) -> float | None:
+    """Mean of a field over the segments that have it, weighted by their frames; None when none has."""
+    told = [(value, s.stop - s.start) for s in segments if (value := getattr(s, name)) is not None]
+    return sum(value * frames for value, frames in told) / sum(frames for _, frames in told) if told else None

@@ -204,7 +204,7 @@ def _pairs(originals: Iterator[LookResults], decoded: Iterable[RGB]) -> Iterator
 
 def _score(original: LookResults, rgb: RGB, room: MachineRoom, thresholds: Thresholds) -> FrameScore:
     names = room.library.names
-    asked = [name for name in names if _is_valid(original.results.get(name), thresholds)]
+    asked = [name for name in names if is_valid(original.results.get(name), thresholds)]
     now = room.look(rgb, asked)
     verdicts, failed = [], []
     for machine in room.library:
@@ -218,7 +218,8 @@ def _score(original: LookResults, rgb: RGB, room: MachineRoom, thresholds: Thres
     return FrameScore(0, tuple(verdicts), tuple(failed))
 
 
-def _is_valid(result: Result | None, thresholds: Thresholds) -> bool:
+def is_valid(result: Result | None, thresholds: Thresholds) -> bool:
+    """Whether a machine's result on an original makes its opinion count."""
     if isinstance(result, Detections):
         return bool((result.scores >= thresholds.confidence).any())
     return isinstance(result, Classification) and result.confidence >= thresholds.label_confidence

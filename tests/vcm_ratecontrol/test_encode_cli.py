@@ -51,7 +51,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(photo: Path, machines_dir: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The photograph at a target of 0.8, and how the command ended."""
     output = tmp_path_factory.mktemp("encoded") / "photo.mp4"
-    return output, vcm_encode(photo, "-o", output, *machine_options(machines_dir), "--json", cache=cache)
+    options = [*machine_options(machines_dir), "--probes", "7", "--json"]
+    return output, vcm_encode(photo, "-o", output, *options, cache=cache)
 
 
 def test_a_picture_to_a_target(photo: Path, encoded: tuple[Path, Run]) -> None:
@@ -101,7 +102,7 @@ def test_a_clip_to_a_target_measured_on_the_same_frames(
     codec: str, street: Path, machines_dir: Path, cache: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "street.mkv"
-    options = ["--segment-seconds", "0.5", "--codec", codec, "--max-probes", "4", "--no-anchor", "--json"]
+    options = ["--segment-seconds", "0.5", "--codec", codec, "--probes", "4", "--pool", "each", "--no-anchor", "--json"]
     run = vcm_encode(street, "-o", output, *machine_options(machines_dir, 0.6), *options, cache=cache)
     assert (run.code, run.err) == (0, "")
     end = run.end
@@ -129,7 +130,7 @@ def test_the_result_is_the_same_with_any_number_of_workers(
     files, reports = set(), []
     for workers in (1, 2, 4):
         output = tmp_path / f"{workers}.mp4"
-        options = ["--workers", workers, "--max-probes", "2", "--no-cache", "--no-anchor", "--json"]
+        options = ["--workers", workers, "--probes", "2", "--no-cache", "--no-anchor", "--json"]
         names = ("mobilenet_v1_0.25_128_quant", "yolo_fastestv2")
         run = vcm_encode(
             synthetic_clip("three_scenes.mp4"), "-o", output, *machine_options(machines_dir, 0.9, names), *options
@@ -150,7 +151,7 @@ def test_what_is_cached_is_not_probed_again(
     output = tmp_path / "again.mp4"
     log = tmp_path / "log"
     counted = wrapper(tmp_path / "ffmpeg", f'case "$*" in *rawvideo*) echo x >> {log};; esac')
-    options = [*machine_options(machines_dir), "--no-anchor", "--json"]
+    options = [*machine_options(machines_dir), "--probes", "7", "--no-anchor", "--json"]
     run = vcm_encode(photo, "-o", output, *options, cache=cache, env=counted)
     assert run.code == 0
     assert digest(output) == digest(encoded[0])
@@ -263,7 +264,7 @@ def test_a_dry_run_prints_command_lines_that_work_and_writes_nothing(photo: Path
 def test_a_dry_run_finds_the_qps_of_the_real_run(
     photo: Path, encoded: tuple[Path, Run], machines_dir: Path, cache: Path, tmp_path: Path
 ) -> None:
-    options = [*machine_options(machines_dir), "--dry-run", "--json"]
+    options = [*machine_options(machines_dir), "--probes", "7", "--dry-run", "--json"]
     run = vcm_encode(photo, "-o", tmp_path / "out.mp4", *options, cache=cache)
     assert run.code == 0
     assert [s["qp"] for s in run.end["segments"]] == [s["qp"] for s in encoded[1].end["segments"]]
@@ -278,7 +279,7 @@ def test_an_unreachable_target_is_a_best_effort_or_with_strict_an_error(
     """All machines at once, in two probes: the classifiers flip between near ties on this picture."""
     source, output = tmp_path / "small.png", tmp_path / "out.mp4"
     source.write_bytes(photo.read_bytes())
-    options = [*machine_options(machines_dir, 1.0), "--max-probes", "2", "--no-anchor"]
+    options = [*machine_options(machines_dir, 1.0), "--probes", "2", "--no-anchor"]
     strict = vcm_encode(source, "-o", output, *options, "--strict", "--json", cache=cache)
     assert strict.code == 3
     assert strict.end["error"]["type"] == "TargetMissedError"

@@ -90,7 +90,7 @@ def test_a_signal_to_the_whole_group_as_a_terminal_sends_it(film: Path, tmp_path
 
 def test_after_kill_9_the_same_command_goes_on_where_it_was(film: Path, machines_dir: Path, tmp_path: Path) -> None:
     cache, output = tmp_path / "cache", tmp_path / "out.mp4"
-    options = [*machine_options(machines_dir, 0.9, NAMES), "--max-probes", "2", "--no-anchor"]
+    options = [*machine_options(machines_dir, 0.9, NAMES), "--probes", "2", "--no-anchor"]
     killed = Started(film, "-o", output, *options, cache=cache)
     killed.until(kind("segment"))
     killed.process.kill()

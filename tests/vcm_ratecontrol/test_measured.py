@@ -15,7 +15,8 @@ from tests.vcm_ratecontrol.encode_runs import FAST
 from tests.vcm_ratecontrol.probers import prober_of
 from vcm_ratecontrol.machines import MachineLibrary
 from vcm_ratecontrol.media import open_clip
-from vcm_ratecontrol.ratecontrol.measured import SegmentChoice, Target, choose_all, choose_segment, level_prior
+from vcm_ratecontrol.ratecontrol.measured import SegmentChoice, choose_all, choose_segment, level_prior
+from vcm_ratecontrol.ratecontrol.planning import Target
 from vcm_ratecontrol.ratecontrol.probing import Probe, Prober
 from vcm_ratecontrol.satisfaction import smr, verdict
 

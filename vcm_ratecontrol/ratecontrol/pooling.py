@@ -72,22 +72,24 @@ def each(
     *,
     lasting: bool = False,
     weights: ArrayLike | None = None,
+    allowed: ArrayLike | None = None,
 ) -> PoolingResult:
     """Per item the highest level whose SMR meets the target.
 
     smr: float [items, levels] in 0..1; bits: float [items, levels] >= 0; levels: float [levels], rising QPs;
     target 0..1. lasting: the highest level up to which all lower ones meet it too (they differ where a curve
-    is not monotone). weights: float [items] > 0, for the mean that is reported only. An item that no level
-    satisfies takes its highest SMR, of equals the highest QP, with reached False. Raises InputError for shapes or
-    values that do not fit.
+    is not monotone). weights: float [items] > 0, for the mean that is reported only. allowed: bool [items, levels], at
+    least one of each item, default all. An item that no level satisfies takes its highest SMR, of equals the highest
+    QP, with reached False. Raises InputError for shapes or values that do not fit.
     """
     values, costs, grid = _checked(smr, bits, levels, target)
+    usable_at = _allowed(allowed, values)
     meets = values >= target - TOLERANCE
-    usable = np.logical_and.accumulate(meets, axis=1) if lasting else meets
+    usable = (np.logical_and.accumulate(meets, axis=1) if lasting else meets) & usable_at
     reached = np.asarray(usable.any(axis=1))
     last = grid.size - 1
     highest = last - np.argmax(usable[:, ::-1], axis=1)
-    best_effort = last - np.argmax(values[:, ::-1], axis=1)
+    best_effort = last - np.argmax(np.where(usable_at, values, -1.0)[:, ::-1], axis=1)
     index = np.where(reached, highest, best_effort)
     return _result(values, costs, grid, index, reached, _shares(weights, len(values)))
 
@@ -100,25 +102,28 @@ def mean(
     *,
     floor: ArrayLike | None = None,
     weights: ArrayLike | None = None,
+    allowed: ArrayLike | None = None,
 ) -> PoolingResult:
     """The levels of fewest total bits whose weighted mean SMR meets the target.
 
     smr: float [items, levels] in 0..1; bits: float [items, levels] >= 0, totals per item; levels: float [levels],
     rising QPs; target 0..1. floor: lowest SMR that an item may have, a number or float [items]; an item that
     cannot have it takes its highest SMR. weights: float [items] > 0, frames of each segment, for the mean
-    only. When the target is out of reach every item takes its highest SMR and reached is False.
+    only. allowed: bool [items, levels], at least one of each item, default all. When the target is out of reach
+    every item takes its highest SMR and reached is False.
     Raises InputError for shapes or values that do not fit.
     """
     values, costs, grid = _checked(smr, bits, levels, target)
     floors = np.broadcast_to(np.asarray(0.0 if floor is None else floor, np.float64), len(values))
     share = _shares(weights, len(values))
     # A canonical order of items: rounding and ties then cannot depend on the order in which they came.
-    keys = np.hstack([values, costs, floors[:, None], share[:, None]])
+    usable = _allowed(allowed, values)
+    keys = np.hstack([values, costs, floors[:, None], share[:, None], usable])
     order = np.lexsort(keys.T[::-1])
-    above_floor = values >= floors[:, None] - TOLERANCE
-    highest = values >= values.max(1, keepdims=True)
-    allowed = np.where(above_floor.any(1, keepdims=True), above_floor, highest)
-    problem = _Problem((values * share[:, None])[order], costs[order], allowed[order])
+    above_floor = usable & (values >= floors[:, None] - TOLERANCE)
+    highest = usable & (values >= np.where(usable, values, -1.0).max(1, keepdims=True))
+    choice = np.where(above_floor.any(1, keepdims=True), above_floor, highest)
+    problem = _Problem((values * share[:, None])[order], costs[order], choice[order])
 
     index = np.empty(len(values), np.intp)
     index[order] = _fewest_bits(problem, target)
@@ -231,7 +236,8 @@ def _with(index: Indices, changes: list[tuple[np.intp, ...]]) -> Indices:
 
 def _highest_smr(problem: _Problem) -> Indices:
     """Best effort: every item's highest SMR, of equals the fewest bits."""
-    top = problem.smr >= problem.smr.max(1, keepdims=True)
+    smr = np.where(problem.allowed, problem.smr, -1.0)
+    top = smr >= smr.max(1, keepdims=True)
     cheapest: Indices = np.argmin(np.where(top, problem.bits, np.inf), axis=1)
     return cheapest
 
@@ -253,6 +259,13 @@ def _shares(weights: ArrayLike | None, n_items: int) -> Floats:
         raise InputError(f"pooling: weights must be {n_items} numbers above 0, one for each item")
     share: Floats = given / given.sum()
     return share
+
+
+def _allowed(allowed: ArrayLike | None, values: Floats) -> Flags:
+    flags = np.ones(values.shape, bool) if allowed is None else np.asarray(allowed, bool)
+    if flags.shape != values.shape or not flags.any(axis=1).all():
+        raise InputError("pooling: every item needs a level that is allowed")
+    return flags
 
 
 def _checked(smr: ArrayLike, bits: ArrayLike, levels: ArrayLike, target: float) -> tuple[Floats, Floats, Floats]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codec_wrappers.frames import PixelFormat
 from codec_wrappers.plan import Segment
+from vcm_ratecontrol.machines.machine import Classification, Detections, Result
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.media.sampling import sample_indices
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
@@ -21,6 +22,7 @@ from vcm_ratecontrol.scoring import (
     MachineRoom,
     Tasks,
     clip_smr,
+    is_valid,
     run_originals,
     score_frames,
 )
@@ -78,6 +80,18 @@ class Prober:
         """Machines of a task in the library."""
         return sum(task in ("both", machine.task) for machine in self._room.library)
 
+    def see(self, index: int, rgb: npt.NDArray[np.uint8]) -> LookResults:
+        """Show an original frame to the machines, and remember what its verdicts will need of that."""
+        with self._looking:
+            (look,) = run_originals([rgb], self._room)
+        self._originals[index] = _essence(look, self._thresholds)
+        return look
+
+    def counts(self, look: LookResults, task: Tasks) -> bool:
+        """Whether any machine of a task counts on an original: sees something there, is sure enough."""
+        valid = [name for name, result in look.results.items() if is_valid(result, self._thresholds)]
+        return any(task in ("both", self._room.library[name].task) for name in valid)
+
     def probe(self, segment: Segment) -> Probe:
         """Measure a segment at its QP, or take the measurement from the cache."""
         # The command line holds all that shapes the bits, so a change of ours makes old results worthless.
@@ -108,8 +122,23 @@ class Prober:
     def _see_originals(self, indices: Sequence[int]) -> tuple[LookResults, ...]:
         missing = [index for index in indices if index not in self._originals]
         for index, rgb in zip(missing, self.pieces.clip.read_rgb(missing), strict=True):
-            (self._originals[index],) = run_originals([rgb], self._room)
+            (look,) = run_originals([rgb], self._room)
+            self._originals[index] = _essence(look, self._thresholds)
         return tuple(self._originals[index] for index in indices)
+
+
+def _essence(look: LookResults, thresholds: Thresholds) -> LookResults:
+    """What verdicts need of an original's results: thousands are kept when a long clip is planned as a whole."""
+    import numpy as np
+
+    kept: dict[str, Result] = {}
+    for name, result in look.results.items():
+        if isinstance(result, Classification):
+            kept[name] = Classification(result.label, result.confidence, np.empty(0, np.float32))
+        else:
+            strong = result.above(thresholds.confidence)
+            kept[name] = Detections(strong.boxes.copy(), strong.scores.copy(), strong.classes.copy())
+    return LookResults(kept, look.failures)
 
 
 def decoded_like(original: Clip, coded: Path, indices: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:

@@ -172,23 +172,28 @@ def refine(
     for item, points in measured.items():
         if not points:
             continue
-        qps, values = [point.qp for point in points], [point.smr for point in points]
-        shift = weight * float(fit_shifts(refined[item], grid, qps, [values], shift_sd=shift_sd)[0])
+        shift = weight * probed_shift(refined[item], grid, points, shift_sd=shift_sd)
         refined[item] = shift_curve(refined[item], grid, shift)
         if pin:
-            refined[item] = _pinned(refined[item], grid, points)
+            refined[item] = pinned(refined[item], grid, points)
     return refined
 
 
-def _pinned(curve: Floats, levels: Floats, points: Sequence[MeasuredSmr]) -> Floats:
-    """The curve through the measured points. Where they contradict a falling curve, the levels between them
+def probed_shift(curve: Floats, levels: Floats, points: Sequence[MeasuredSmr], *, shift_sd: float = SHIFT_SD) -> float:
+    """The most probable shift, in QP, of one item's predicted curve [levels], given its probes."""
+    qps, values = [point.qp for point in points], [point.smr for point in points]
+    return float(fit_shifts(curve, levels, qps, [values], shift_sd=shift_sd)[0])
+
+
+def pinned(curve: Floats, levels: Floats, points: Sequence[MeasuredSmr]) -> Floats:
+    """The curve [levels] through the measured points. Where they contradict a falling curve, the levels between them
     take the lower value: the planner must not gain from noise that it has not measured."""
     low, high = np.zeros_like(curve), np.ones_like(curve)
     nearest = [int(np.abs(levels - point.qp).argmin()) for point in points]
     for level, point in zip(nearest, points, strict=True):
         low[: level + 1] = np.maximum(low[: level + 1], point.smr)
         high[level:] = np.minimum(high[level:], point.smr)
-    pinned = np.minimum(np.maximum(curve, low), high)
+    through = np.minimum(np.maximum(curve, low), high)
     for level, point in zip(nearest, points, strict=True):
-        pinned[level] = point.smr
-    return pinned
+        through[level] = point.smr
+    return through

@@ -1,0 +1,73 @@
+"""Confirming probes without machines: code a segment as the final file has it, let a full-reference predictor look."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codec_wrappers.plan import Segment
+from vcm_ratecontrol.jrd_rules import N_LEVELS
+from vcm_ratecontrol.media.sampling import sample_indices
+from vcm_ratecontrol.ratecontrol.pieces import Pieces
+from vcm_ratecontrol.ratecontrol.predicted import nearest_condition, weights_file
+from vcm_ratecontrol.ratecontrol.probing import decoded_like
+from vcm_ratecontrol.scoring import Tasks
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.predictors.inference import SMRPredictor
+    from vcm_ratecontrol.predictors.interface import Condition
+
+
+@dataclass(frozen=True)
+class PredictedProbe:
+    """A coded segment. value: predicted SMR, 0..1, mean over its sampled frames; bits: of its coded pictures."""
+
+    segment: Segment
+    value: float
+    bits: int
+
+    def smr(self, task: Tasks) -> float:
+        """The predicted SMR; it is that of the task that the predictor was asked for."""
+        return self.value
+
+
+class ReferenceScorer:
+    """The full-reference predictor with its condition. For use by several threads, one at a time."""
+
+    def __init__(self, predictor: SMRPredictor, condition: Condition) -> None:
+        self.name = predictor.name
+        self._predictor, self._condition = predictor, condition
+        self._looking = threading.Lock()
+
+    def probe(self, segment: Segment, pieces: Pieces, frames_per_segment: int) -> PredictedProbe:
+        """Code a segment at its QP and score sampled frames. Raises EncoderError, InputError."""
+        from vcm_ratecontrol.predictors.interface import Sample
+
+        coded = pieces.get(segment)
+        indices = sample_indices(range(segment.start, segment.stop), frames_per_segment)
+        originals = pieces.clip.read_rgb(indices)
+        decoded = decoded_like(pieces.clip, coded.piece, [index - segment.start for index in indices])
+        values = []
+        for before, after in zip(originals, decoded, strict=True):
+            sample = Sample(before, after, self._condition, level=float(min(segment.qp, N_LEVELS - 1)))
+            with self._looking:
+                values += self._predictor.predict([sample])
+        return PredictedProbe(segment, sum(values) / len(values), coded.bits)
+
+
+def open_reference_scorer(condition: Condition, weights: Path | None = None) -> ReferenceScorer | None:
+    """The scorer for a condition, or the nearest that `smr_small` knows; None where there are no weights of it.
+
+    weights: a folder with smr_small.safetensors to be preferred to that of the package. Raises CacheError.
+    """
+    from vcm_ratecontrol.predictors.inference import SMRPredictor, load_predictor
+
+    path = weights_file("smr_small", weights)
+    if path is None:
+        return None
+    predictor = load_predictor(path, expected="smr_small")
+    assert isinstance(predictor, SMRPredictor)
+    used = nearest_condition(condition, predictor.known_conditions)
+    return ReferenceScorer(predictor, used) if used is not None else None

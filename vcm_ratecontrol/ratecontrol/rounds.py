@@ -1,0 +1,131 @@
+"""Probing in rounds: plan by the curves, probe what is planned, let the probes move the curves, plan again.
+
+A probe codes an item exactly as the final file does, so the last probe of an item is its final encode: an item whose
+first probe is accepted costs nothing more than plain coding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm_ratecontrol.ratecontrol.planning import (
+    Curves,
+    Flags,
+    Plan,
+    ProbePoint,
+    Target,
+    among_probed,
+    contradicts,
+    lowered,
+    plan,
+    refined,
+    replan,
+)
+from vcm_ratecontrol.scoring import Tasks
+
+# How much more than the target each further correction aims at: curves that proved too hopeful are doubted.
+_AIM_STEP = 0.01
+
+
+class ProbeLike(Protocol):
+    """What a probe gives: `probing.Probe` of machines, `reference.PredictedProbe` of a predictor."""
+
+    @property
+    def bits(self) -> int: ...
+
+    def smr(self, task: Tasks) -> float | None: ...
+
+
+P = TypeVar("P", bound=ProbeLike)
+
+
+@dataclass(frozen=True, eq=False)
+class Settled(Generic[P]):
+    """The outcome for I items.
+
+    qps: int64 [I]; reached: bool [I]; probes: of each item by QP. predicted: the curves, with a predictor's
+    probes in them; with machines as judges the one-shot curves, for comparison with what was measured.
+    contradictory: number of items of which the predictor said that a higher QP is better.
+    """
+
+    qps: NDArray[np.int64]
+    reached: Flags
+    probes: tuple[Mapping[int, P], ...]
+    predicted: Curves
+    contradictory: int
+
+
+class Rounds(Generic[P]):
+    """One run of the rounds over all items of a job."""
+
+    def __init__(
+        self,
+        curves: Curves,
+        target: Target,
+        probe_all: Callable[[Sequence[tuple[int, int]]], Sequence[P]],
+        *,
+        judges: bool,
+    ) -> None:
+        """probe_all: probes (item, QP) pairs, in parallel as it likes. judges: the probes are made by the machines that
+        count, and the target must be met as measured."""
+        self._first, self._target, self._probe_all, self._judges = curves, target, probe_all, judges
+        self._curves = curves
+        self._probes: list[dict[int, P]] = [{} for _ in range(len(curves))]
+        self._points: list[dict[int, ProbePoint]] = [{} for _ in range(len(curves))]
+
+    def run(self, probes: int) -> Settled[P]:
+        """probes: most for an item; 0 trusts the curves. With judges under `mean` the last corrections, which make
+        the target met as measured, may take more."""
+        planned = plan(self._curves, self._target)
+        for _ in range(probes):
+            if not self._probe(planned.qps):
+                break
+            planned = replan(self._curves, self._target, self._points)
+        if probes:
+            planned = self._proven() if self._judges else self._affordable()
+        return Settled(
+            planned.qps,
+            planned.reached,
+            tuple(self._probes),
+            self._first if self._judges else self._curves,
+            0 if self._judges else sum(contradicts(points) for points in self._points),
+        )
+
+    def _affordable(self) -> Plan:
+        """The plan over QPs that are coded already, lowered by the curves where it would miss the target."""
+        planned = among_probed(self._curves, self._target, self._points)
+        if planned.reached.all():
+            return planned
+        qps = lowered(self._curves, self._target, planned.qps, self._target.smr)
+        return self._fixed(qps)
+
+    def _proven(self) -> Plan:
+        """The plan over measured QPs; QPs are lowered and measured until it meets the target, or none is left."""
+        aim = self._target.smr
+        while True:
+            planned = among_probed(self._curves, self._target, self._points)
+            if planned.reached.all():
+                return planned
+            qps = lowered(self._curves, self._target, planned.qps, min(1.0, aim))
+            if not self._probe(qps):
+                return planned
+            aim += _AIM_STEP
+
+    def _fixed(self, qps: NDArray[np.int64]) -> Plan:
+        allowed = self._curves.qps[None] == qps[:, None]
+        return plan(self._curves, self._target, allowed)
+
+    def _probe(self, qps: NDArray[np.int64]) -> bool:
+        """Probe the items at the QPs that are new; False when all are known."""
+        seen = self._curves.seen
+        todo = [(item, int(qp)) for item, qp in enumerate(qps) if seen[item] and int(qp) not in self._probes[item]]
+        for (item, qp), probe in zip(todo, self._probe_all(todo), strict=True):
+            self._probes[item][qp] = probe
+            self._points[item][qp] = ProbePoint(qp, probe.smr(self._target.task), probe.bits)
+        self._curves = refined(self._first, self._points, judges=self._judges)
+        return bool(todo)
