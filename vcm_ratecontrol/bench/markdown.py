@@ -33,7 +33,10 @@ def _codec_table(found: Document, codec: Document) -> str:
 
 def _items(codec: Document) -> str:
     kinds = [item["kind"] for item in codec["items"]]
-    parts = [f"{kinds.count(kind)} {name}" for kind, name in (("still", "pictures"), ("clip", "clips"))]
+    parts = [
+        f"{kinds.count(kind)} {name}{'s' * (kinds.count(kind) > 1)}"
+        for kind, name in (("still", "picture"), ("clip", "clip"))
+    ]
     return " and ".join(part for part in parts if not part.startswith("0 "))
 
 

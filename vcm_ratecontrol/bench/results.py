@@ -154,7 +154,8 @@ def _saving(run: CodecRun, method: MethodRun, saving: Saving | None) -> Document
     found: Document = {
         "point": saving.point,
         "setting": point.setting,
-        "smr": point.scores.smr,
+        "smr": point.scores.smr if saving.matched is None else saving.matched.mean_smr,
+        "point_smr": point.scores.smr,
         "encodes": point.encodes,
         "seconds": point.seconds,
         "saving": None,

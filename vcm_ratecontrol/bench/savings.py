@@ -12,7 +12,7 @@ from vcm_ratecontrol.bench.evaluate import Scores
 from vcm_ratecontrol.bench.matched import MatchedSaving, NoMatchError, bits_at, matched_saving
 from vcm_ratecontrol.bench.table import Floats
 
-# How far the judged SMR of an operating point may lie from the one that is asked of the table of savings.
+# How far beyond the end of a method's sweep a judged SMR may lie for the end to stand for it.
 NEAR = 0.03
 
 
@@ -42,7 +42,8 @@ class FlatCurve:
 
 @dataclass(frozen=True)
 class Saving:
-    """At one operating point: `point` is its number in the method's sweep. error: why there is no figure."""
+    """At one judged SMR. point: number of the operating point of the method's sweep that has it, or lies nearest to it.
+    error: why there is no figure."""
 
     point: int
     matched: MatchedSaving | None
@@ -51,25 +52,42 @@ class Saving:
 
 def saving_at(flat: FlatCurve, point: int, scores: Scores, seed: int, n_resamples: int) -> Saving:
     """The matched-point saving of one operating point, flat being taken at the very same judged mean SMR."""
-    try:
-        matched = matched_saving(
-            flat.smr, flat.bits, scores.item_smr, scores.item_bits, seed=seed, n_resamples=n_resamples
-        )
-        return Saving(point, matched)
-    except NoMatchError as error:
-        return Saving(point, None, str(error))
+    return _matched(flat, point, scores.item_smr, scores.item_bits, seed, n_resamples)
 
 
 def saving_near(flat: FlatCurve, sweep: Sequence[Scores], target: float, seed: int, n_resamples: int) -> Saving | None:
-    """The saving at that operating point of a sweep whose judged mean SMR is nearest to the target (equal: fewer bits).
+    """The saving where a method's judged mean SMR is the target, flat being taken there, too.
 
-    None when none is nearer than NEAR.
+    Between the two operating points of the sweep next below and above, SMR and log bits are interpolated, as they are
+    between two levels of the anchor. Beyond the ends of a sweep the end itself counts, if it is not further than NEAR
+    away; else there is none (None).
     """
-    distance = [abs(scores.smr - target) for scores in sweep]
-    order = sorted(range(len(sweep)), key=lambda at: (round(distance[at], 9), sweep[at].bits))
-    if not order or distance[order[0]] > NEAR:
-        return None
-    return saving_at(flat, order[0], sweep[order[0]], seed, n_resamples)
+    smr = np.array([scores.smr for scores in sweep])
+    bits = np.array([scores.bits for scores in sweep])
+    order = np.lexsort((bits, np.round(np.abs(smr - target), 9)))
+    nearest = int(order[0])
+    below = next((int(at) for at in order if smr[at] <= target), None)
+    above = next((int(at) for at in order if smr[at] >= target), None)
+    if below is None or above is None:
+        return (
+            saving_at(flat, nearest, sweep[nearest], seed, n_resamples) if abs(smr[nearest] - target) <= NEAR else None
+        )
+    a, b = sweep[below], sweep[above]
+    part = (target - a.smr) / (b.smr - a.smr) if b.smr > a.smr else 0.0
+    item_smr = (1 - part) * a.item_smr + part * b.item_smr
+    item_bits = a.item_bits ** (1 - part) * b.item_bits**part
+    # So that the total, too, is on the line between the two.
+    item_bits *= a.bits ** (1 - part) * b.bits**part / item_bits.sum()
+    return _matched(flat, nearest, item_smr, item_bits, seed, n_resamples)
+
+
+def _matched(flat: FlatCurve, point: int, item_smr: Floats, item_bits: Floats, seed: int, n_resamples: int) -> Saving:
+    try:
+        return Saving(
+            point, matched_saving(flat.smr, flat.bits, item_smr, item_bits, seed=seed, n_resamples=n_resamples)
+        )
+    except NoMatchError as error:
+        return Saving(point, None, str(error))
 
 
 def saving_at_equal_map(flat: FlatCurve, scores: Scores) -> float | None:

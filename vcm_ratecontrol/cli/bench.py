@@ -78,7 +78,7 @@ def main() -> None:
 @click.option("--frames-per-segment", default=2, show_default=True, type=click.IntRange(1), help="Judged, of clips.")
 @click.option("--segments", default=0, type=click.IntRange(0), help="Of each clip, spread evenly; 0: all.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of bootstrap and controls.")
-@click.option("--resamples", default=2000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
+@click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
 @click.option("--examples", default=4, show_default=True, type=click.IntRange(0), help="Pictures shown in the report.")
 @click.option("--workers", default=0, type=click.IntRange(0), help="Worker processes; 0: one per core.")
 @click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True,
