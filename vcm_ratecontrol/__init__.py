@@ -5,13 +5,20 @@ below 0.2 s and pulls in neither torch nor a runtime.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codec_wrappers import __version__
 
-_HOME_OF: dict[str, str] = {}
+_HOME_OF = {
+    "encode": "vcm_ratecontrol.api",
+    "plan": "vcm_ratecontrol.api",
+    "predict_smr_curve": "vcm_ratecontrol.api",
+}
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "encode", "plan", "predict_smr_curve"]
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.api import encode, plan, predict_smr_curve
 
 
 def __getattr__(name: str) -> Any:

@@ -203,11 +203,13 @@ def _cheapest_step(curves: Curves, share: Floats, columns: NDArray[np.intp], mis
     return int(item), int(column)
 
 
-def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judges: bool) -> Curves:
+def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judges: bool, pin: bool = True) -> Curves:
     """The one-shot curves moved towards what probes found. Give it the first curves and all probes each time.
 
     judges: the probes were measured with the machines that count; then they lie on the curve themselves. Else they
-    are a predictor's, which is trusted in part, and must fall with QP (see `safe_side`).
+    are a predictor's, which is trusted in part, and must fall with QP (see `safe_side`). pin: with judges, QPs between
+    probes lie between what was measured, too; without, a QP may be hoped to be better than a lower one that was
+    measured.
     """
     smr, low, high, bits = (np.array(values) for values in (curves.smr, curves.low, curves.high, curves.bits))
     grid = curves.qps.astype(np.float64)
@@ -219,8 +221,10 @@ def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judge
             move *= 1.0 if judges else TRANSFER_SHRINK
             for values in (smr, low, high):
                 values[item] = shift_curve(values[item], grid, move)
-            if judges:
+            if judges and pin:
                 smr[item] = pinned(smr[item], grid, told)
+            elif judges:
+                smr[item, [curves.column(int(point.qp)) for point in told]] = [point.smr for point in told]
         if points:
             bits[item] = _bits_through(bits[item], grid, list(points.values()))
     return replace(curves, smr=smr, low=low, high=high, bits=bits)

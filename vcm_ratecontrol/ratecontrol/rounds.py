@@ -1,5 +1,8 @@
 """Probing in rounds: plan by the curves, probe what is planned, let the probes move the curves, plan again.
 
+Where a predictor scores the probes, a plan is probed again only where it has changed. Where machines that count do,
+each further round measures the QPs that promise most (`exploration`): luck that is measured is real.
+
 A probe codes an item exactly as the final file does, so the last probe of an item is its final encode: an item whose
 first probe is accepted costs nothing more than plain coding.
 """
@@ -13,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm_ratecontrol.ratecontrol.exploration import next_levels
 from vcm_ratecontrol.ratecontrol.planning import (
     Curves,
     Flags,
@@ -82,10 +86,11 @@ class Rounds(Generic[P]):
         """probes: most for an item; 0 trusts the curves. With judges under `mean` the last corrections, which make
         the target met as measured, may take more."""
         planned = plan(self._curves, self._target)
+        qps = planned.qps
         for _ in range(probes):
-            if not self._probe(planned.qps):
+            if not self._probe(qps):
                 break
-            planned = replan(self._curves, self._target, self._points)
+            qps = self._promising() if self._judges else replan(self._curves, self._target, self._points).qps
         if probes:
             planned = self._proven() if self._judges else self._affordable()
         return Settled(
@@ -95,6 +100,17 @@ class Rounds(Generic[P]):
             self._first if self._judges else self._curves,
             0 if self._judges else sum(contradicts(points) for points in self._points),
         )
+
+    def _promising(self) -> NDArray[np.int64]:
+        """The QP of every item that is worth measuring next; one that was measured where nothing is left."""
+        rows = np.flatnonzero(self._first.seen)
+        curves = refined(self._first, self._points, judges=True, pin=False).pick(rows)
+        tried = np.array([[int(qp) in self._points[row] for qp in curves.qps] for row in rows])
+        share = curves.weights / curves.weights.sum()
+        columns = next_levels(curves.smr, curves.bits, curves.qps.astype(np.float64), tried, share, self._target.smr)
+        qps = np.array([next(iter(points), self._first.qps[0]) for points in self._points], np.int64)
+        qps[rows] = np.where(columns >= 0, curves.qps[columns], qps[rows])
+        return qps
 
     def _affordable(self) -> Plan:
         """The plan over QPs that are coded already, lowered by the curves where it would miss the target."""
