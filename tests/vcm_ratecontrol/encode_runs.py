@@ -77,11 +77,11 @@ def vcm_encode(*arguments: object, cache: Path | None = None, module: str = "enc
 
 
 class Started:
-    """A vcm-encode with `--json` that runs, to be disturbed."""
+    """A vcm-encode (or another command, by its module) with `--json` that runs, to be disturbed."""
 
-    def __init__(self, *arguments: object, cache: Path | None = None, **more: str) -> None:
+    def __init__(self, *arguments: object, cache: Path | None = None, module: str = "encode", **more: str) -> None:
         self.process = subprocess.Popen(
-            command(*arguments, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            command(*arguments, "--json", module=module), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=environment(cache, **more),
         )  # fmt: skip
         self._read: list[str] = []
