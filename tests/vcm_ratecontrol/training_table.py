@@ -1,6 +1,8 @@
 """A small label folder with its pictures: every picture has a robustness, which machines show by their confidence."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,10 @@ from vcm_ratecontrol.labels.dataset import DatasetConfig
 from vcm_ratecontrol.labels.schema import ORIGINAL_QP
 from vcm_ratecontrol.labels.store import LabelStore
 from vcm_ratecontrol.machines.machine import Result
+from vcm_ratecontrol.predictors.config import PredictorConfig, load_config
+from vcm_ratecontrol.training.data import DataRequest
+from vcm_ratecontrol.training.run import TrainRequest
+from vcm_ratecontrol.training.run_log import RunLog
 
 QPS = (20, 26, 32, 38, 44, 50)
 WIDTH, HEIGHT = 96, 64
@@ -64,3 +70,31 @@ def _results(rng: np.random.Generator, machine: str, shift: float) -> dict[int, 
             boxes = [(8.0, 8.0, 40.0, 48.0, confidence, 1)] if satisfied else []
             results[qp] = detections(*boxes, (50.0, 10.0, 90.0, 60.0, 0.25, 2))
     return results
+
+
+def tiny(name: str) -> PredictorConfig:
+    """A configuration of the package whose input is as small as the pictures of the table."""
+    config = load_config(name)
+    if config.kind == "smr_curve_evidence":
+        return config
+    return replace(config, input=replace(config.input, width=WIDTH, height=HEIGHT))
+
+
+def request(made: Made, name: str, out: Path, *, judges: str = "hash", **overrides: object) -> TrainRequest:
+    """A short training of `tiny(name)` on a table; coded pictures are kept beside it for all trainings."""
+    data = DataRequest((str(made.labels),), (str(made.pictures),), judges, made.labels.parent / "cache")
+    return TrainRequest(tiny(name), data, out, overrides=overrides, device="cpu", resamples=0)
+
+
+def logged(out: Path, column: str) -> list[float]:
+    """A column of a run's log."""
+    return [float(row[column]) for row in RunLog(out, 1 << 30, tensorboard=False).rows()]
+
+
+def not_finite(value: object, where: str = "") -> Iterator[str]:
+    """Where JSON values hold a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in items:
+        yield from not_finite(one, f"{where}/{name}")

@@ -140,6 +140,18 @@ class ObjectObjective:
             found[number] = {key: np.array(members) for key, members in of_picture.items()}
         return found
 
+    @cached_property
+    def _trainable(self) -> list[int]:
+        """Partitions, validation's two excepted, whose machines see an object of a training picture."""
+        numbers = range(2, len(self.partitions))
+        found = [number for number in numbers if not self._drawable[number].keys().isdisjoint(self.train)]
+        if not found:
+            raise InputError(
+                f"no training picture holds a large enough object that {self.options.least_machines} of the detectors"
+                " see; annotate more, or lower [training] least_machines"
+            )
+        return found
+
     def prepare(self, network: nn.Module, device: torch.device, progress: Progress) -> None:
         pass
 
@@ -153,7 +165,7 @@ class ObjectObjective:
     def _draw(self, rng: np.random.Generator, at: int, row: int) -> Target:
         """A random object of a picture, in a random partition of validation's two excepted; of another picture where
         no machine of that partition sees one."""
-        number = int(rng.integers(2, len(self.partitions)))
+        number = self._trainable[int(rng.integers(len(self._trainable)))]
         drawable = self._drawable[number]
         while (at, row) not in drawable:
             at, row = self.train[int(rng.integers(len(self.train)))]
@@ -237,6 +249,8 @@ class ObjectObjective:
                     qp_at = int(rng.choice(self.columns[at]))
                     told = self.told(rng, at, number, count=index % 2)
                     found.append(Target(at, number, int(index), told, qp_at))
+        if not found:
+            raise InputError(f"no {split} picture holds an object that {self.options.least_machines} of its judges see")
         order = rng.permutation(len(found))[: most or len(found)]
         return [found[at] for at in sorted(order.tolist())]
 
