@@ -78,7 +78,8 @@ _minutes = click.option(
 def main() -> None:
     """Train CONFIG, a configuration's name or .toml file, on label folders. See docs/training.md.
 
-    A run that was stopped goes on where it was with --resume. Several GPUs: torchrun --nproc-per-node N bin/vcm-train.
+    A run that was stopped goes on where it was with --resume. Several GPUs: torchrun --nproc-per-node N -m
+    vcm_ratecontrol.cli.train CONFIG ...
     """
 
 

@@ -1,4 +1,4 @@
-"""Several GPUs through torch's own launcher: `torchrun --nproc-per-node 4 bin/vcm-train ...`."""
+"""Several GPUs through torch's own launcher: `torchrun --nproc-per-node 4 -m vcm_ratecontrol.cli.train ...`."""
 
 from __future__ import annotations
 

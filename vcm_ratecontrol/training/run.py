@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainRepo
     card = CheckpointCard(
         config=config,
         training_data_sha256=objective.data_sha256(),
-        metrics={"validation": dict(fit.figures)},
+        metrics={"validation": {name: value if isfinite(value) else None for name, value in fit.figures.items()}},
         licence=PUBLIC_LICENCE if options.public_weights else LICENCE,
         provenance={**how, **told, "data": dict(objective.describe())},
     )
