@@ -21,10 +21,11 @@ NOTHING = ""
 @dataclass(frozen=True, eq=False)
 class Choice:
     """columns: intp [U], the coding of each unit. probed: bool [U, C], the codings that the method made to find it; the
-    chosen one counts besides, once."""
+    chosen one counts besides, once. seconds: over all units, of what it did besides coding and judging probes."""
 
     columns: Indices
     probed: Flags
+    seconds: float = 0.0
 
     @property
     def encodes(self) -> Flags:
@@ -57,8 +58,8 @@ class Method(Protocol):
         ...
 
 
-def seconds_of(table: Table, choice: Choice, method: Method, choosing: Sequence[str], overhead: float = 0.0) -> float:
-    """Seconds of one core over all units: coding what it codes, decoding and judging its probes, and `overhead`."""
+def seconds_of(table: Table, choice: Choice, method: Method, choosing: Sequence[str]) -> float:
+    """Seconds of one core over all units: coding what it codes, decoding and judging its probes, thinking."""
     made = choice.encodes.sum(axis=1)
     probes = choice.probed.sum(axis=1)
     judged = np.zeros(len(made))
@@ -68,4 +69,4 @@ def seconds_of(table: Table, choice: Choice, method: Method, choosing: Sequence[
     elif method.asks:
         judged = probes * table.quality_seconds[method.asks]
     total = made * table.encode_seconds + probes * table.decode_seconds + judged
-    return float(total.sum()) + overhead
+    return float(total.sum()) + choice.seconds

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec_wrappers.encoder import get_encoder
+from codec_wrappers.encoder import Encoder, get_encoder
 from codec_wrappers.errors import OutputError, VcmError
-from codec_wrappers.still import StillSource, decode_still, encode_still
+from codec_wrappers.still import EncodedStill, StillSource, decode_still, encode_still
 from vcm_ratecontrol.annotate.clips import SegmentTask, coded_segment, read_segment
 from vcm_ratecontrol.annotate.picture import Spent, StoppedError, annotate_picture, never
 from vcm_ratecontrol.annotate.rows import CodedPicture, Row
@@ -139,7 +139,7 @@ class Measurer:
                 if stop():
                     raise StoppedError
                 started = time.monotonic()
-                still = encode_still(source, coding.qp, self.encoder, self.recipe.preset, coding.qp_map)
+                still = self._coded(source, rgb, coding)
                 spent.encode += time.monotonic() - started
                 started = time.monotonic()
                 decoded = decode_still(still)
@@ -156,6 +156,11 @@ class Measurer:
         else:
             for _ in versions():
                 pass
+
+    def _coded(self, source: StillSource, rgb: RGB, coding: Coding) -> EncodedStill:
+        if coding.qp_map is not None and self.encoder.capabilities().block_qp == "none":
+            return coded_in_layers(rgb, coding.qp_map, self.encoder, self.recipe.preset)
+        return encode_still(source, coding.qp, self.encoder, self.recipe.preset, coding.qp_map)
 
     def _segment(self, task: Measure, work: SegmentTask, spent: Spent, stop: Callable[[], bool]) -> None:
         frames, rate = read_segment(work, self.recipe.max_side)
@@ -210,6 +215,26 @@ class Measurer:
         self.cache.put(key, record)
         if self.cache.get(key) is None:
             raise OutputError(f"{self.recipe.cache}: cannot be written (full, or not yours); use another --cache")
+
+
+def coded_in_layers(rgb: RGB, qp_map: QPMap, encoder: Encoder, preset: str) -> EncodedStill:
+    """A still per object by an encoder without block QPs: what is coarse is pre-coded (see `jrd.layers`).
+
+    rgb: uint8 [H, W, 3]; qp_map: one frame. The layers meet in RGB here, in the encoder's planes in vcm-encode.
+    """
+    import numpy as np
+
+    from vcm_ratecontrol.jrd.layers import Unfiltered, segment_layers
+
+    layers = segment_layers(range(1), qp_map.qp)
+    height, width = rgb.shape[:2]
+    choice = layers.choice[0].repeat(qp_map.block_size, axis=0).repeat(qp_map.block_size, axis=1)[:height, :width]
+    source, mixed = StillSource(rgb), rgb.copy()
+    unfiltered: Any = Unfiltered(encoder)
+    for number, qp in enumerate(layers.qps[1:], 1):
+        coarse = decode_still(encode_still(source, qp, unfiltered, preset))
+        mixed = np.where((choice == number)[..., None], coarse, mixed)
+    return encode_still(StillSource(mixed), layers.qps[0], encoder, preset)
 
 
 def _all(task: Measure) -> tuple[Coding, ...]:

@@ -157,7 +157,8 @@ def shuffled_method() -> Targeted:
 
     def choose(view: View, target: float) -> Choice:
         curves = _of(view)
-        return Choice(pooled(view, permuted(view, curves.smr), curves.bits, target), nothing_probed(view))
+        columns = pooled(view, permuted(view, curves.smr), curves.bits, target)
+        return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
 
     return Targeted("smr-shuffled", "control: predictions of other pictures, pooled", NOTHING, choose)
 
@@ -171,7 +172,8 @@ def _of(view: View) -> Prediction:
 def _unprobed(decide: Decide) -> Callable[[View, float], Choice]:
     def choose(view: View, target: float) -> Choice:
         curves = _of(view)
-        return Choice(decide(view, curves.smr, curves.bits, target), nothing_probed(view))
+        columns = decide(view, curves.smr, curves.bits, target)
+        return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
 
     return choose
 
@@ -199,6 +201,6 @@ def _probed(decide: Decide, probes: int) -> Callable[[View, float], Choice]:
             smr = np.clip(refine(curves.smr, view.levels, measured, weight=weight, pin=view.known), 0, 1)
             if not len(fresh):
                 break
-        return Choice(decide(view, smr, bits, target), probed)
+        return Choice(decide(view, smr, bits, target), probed, float(curves.seconds.sum()))
 
     return choose

@@ -19,6 +19,7 @@ from vcm_ratecontrol.bench.gather import Gathered, gather
 from vcm_ratecontrol.bench.items import Collection, Item, LeftOut, collect
 from vcm_ratecontrol.bench.machine_sets import MachineSets
 from vcm_ratecontrol.bench.measuring import Coding, Outcome, Recipe
+from vcm_ratecontrol.bench.object_maps import MapPlan, plan_maps
 from vcm_ratecontrol.bench.predicted import predict
 from vcm_ratecontrol.bench.savings import FlatCurve, Saving, bd_rates, saving_at, saving_at_equal_map, saving_near
 from vcm_ratecontrol.bench.table import Table, make_table
@@ -195,27 +196,32 @@ def _run_codec(
     recipe = Recipe(
         room.cache, encoder.name, version, preset, settings.max_side, room.sets, room.machines, chosen.metrics
     )
-    codings = tuple(Coding(level) for level in levels)
-    wanted = {at: codings for at in range(len(collection.units))}
+    flat_codings = tuple(Coding(level) for level in levels)
+    maps = _planned_maps(room, chosen, encoder, levels)
+    units = [at for at in range(len(collection.units)) if at not in maps.failed]
+    wanted = {at: (*flat_codings, *maps.codings.get(at, ())) for at in units}
     phase = f"measuring {codec}"
     found = gather(recipe, wanted, collection.units, room.executor, phase, room.progress, room.on_outcome)
+    found.failed |= maps.failed
     left_out = [LeftOut(_name_of(collection, at), reason) for at, reason in found.failed.items()]
-    table = _table(room, found, levels, chosen.metrics)
+    n_columns = max((len(codings) for codings in wanted.values()), default=0)
+    table = _table(room, found, levels, n_columns, chosen.metrics)
     table = _valid_items(room, table, left_out)
     prediction: Prediction | None = None
     if chosen.predictor is not None:
         room.progress.phase(f"predicting {codec}")
         table, prediction = _predicted(room, table, encoder, chosen, left_out)
     view = make_view(table, room.sets.choosing, settings.task, prediction, room.sets.known, settings.seed)
-    room.progress.phase(f"judging {codec}", len(chosen.methods))
+    methods = (*chosen.methods, *maps.methods)
+    room.progress.phase(f"judging {codec}", len(methods))
     answers = Answers(table, room.sets.judging, room.truth, room.classes)
     judge = Judge(table, room.sets.judging, settings.task, answers)
-    unavailable = dict(chosen.unavailable)
+    unavailable = {**chosen.unavailable, **maps.unavailable}
     runs: list[MethodRun] = []
     flat: FlatCurve | None = None
-    for method in chosen.methods:
+    for method in methods:
         try:
-            points = _sweep(room, table, view, judge, method, prediction)
+            points = _sweep(room, table, view, judge, method)
         except VcmError as error:
             unavailable[method.name] = str(error)
             continue
@@ -229,12 +235,19 @@ def _run_codec(
     )
 
 
-def _table(room: _Room, found: Gathered, levels: Sequence[int], metrics: Sequence[str]) -> Table:
+def _planned_maps(room: _Room, chosen: Chosen, encoder: Encoder, levels: Sequence[int]) -> MapPlan:
+    if not chosen.objects:
+        return MapPlan()
+    units, settings = room.collection.units, room.settings
+    return plan_maps(chosen.objects, units, encoder, levels, room.sets, settings.max_side, settings.seed, room.progress)
+
+
+def _table(room: _Room, found: Gathered, levels: Sequence[int], n_columns: int, metrics: Sequence[str]) -> Table:
     collection = room.collection
     if len({collection.units[at].item for at in found.failed}) == len(collection.items):
         raise InputError(f"no item could be measured; the first: {next(iter(found.failed.values()))}")
     return make_table(
-        collection.items, collection.units, levels, len(levels), found, room.settings.thresholds,
+        collection.items, collection.units, levels, n_columns, found, room.settings.thresholds,
         [name for name, _ in room.machines], metrics,
     )  # fmt: skip
 
@@ -275,20 +288,16 @@ def _predicted(
     return table.of_items(keep), kept
 
 
-def _sweep(
-    room: _Room, table: Table, view: View, judge: Judge, method: Method, prediction: Prediction | None
-) -> tuple[Point, ...]:
+def _sweep(room: _Room, table: Table, view: View, judge: Judge, method: Method) -> tuple[Point, ...]:
     targets = sorted({*SWEEP, *room.settings.targets})
     settings = method.settings(view, targets)
-    uses = prediction is not None and method.name.startswith("smr-") and method.name != "smr-measured"
-    overhead = float(prediction.seconds.sum()) if uses and prediction is not None else 0.0
     known: dict[tuple[int, ...], Scores] = {}
     points = []
     for setting in settings:
         choice: Choice = method.choose(view, setting)
         key = tuple(choice.columns.tolist())
         scores = known.setdefault(key, judge.score(choice.columns)) if key not in known else known[key]
-        seconds = seconds_of(table, choice, method, room.sets.choosing, overhead)
+        seconds = seconds_of(table, choice, method, room.sets.choosing)
         encodes = float(choice.encodes.sum(axis=1).mean())
         points.append(Point(float(setting), scores, encodes, seconds / len(table.items)))
     return tuple(points)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vcm_ratecontrol.annotate.clips import SegmentTask
+from vcm_ratecontrol.annotate.task import PictureTask
 from vcm_ratecontrol.bench.table import Floats, Table
 
 
@@ -23,7 +25,8 @@ class Prediction:
 class View:
     """levels: float64 [L]. bits: float64 [U, L]. smr: float64 [U, L], of the choosing machines, the mean curve where
     none is valid. mean: float64 [L], their mean over items. weights: float64 [U], so that every item counts alike.
-    quality: metric -> float64 [U, L]. n_machines: that choose. known: they judge as well. seed: for what is random.
+    quality: metric -> float64 [U, L]. n_machines: that choose. known: they judge as well. works: of the units. n_columns:
+    C. seed: for what is random.
     """
 
     levels: Floats
@@ -35,6 +38,8 @@ class View:
     prediction: Prediction | None
     n_machines: int
     known: bool
+    works: tuple[PictureTask | SegmentTask, ...]
+    n_columns: int
     seed: int
 
     @property
@@ -62,6 +67,8 @@ def make_view(
         prediction=prediction,
         n_machines=len(table.machines_at(choosing, task)),
         known=known,
+        works=tuple(unit.work for unit in table.units),
+        n_columns=table.n_columns,
         seed=seed,
     )
 
