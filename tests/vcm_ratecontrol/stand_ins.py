@@ -16,10 +16,18 @@ from vcm_ratecontrol.ratecontrol.shift import pilot_mean_curve
 LEVELS = np.arange(64)
 
 
-def stand_in(folder: Path, name: str, *, spread: float = 0.05, codecs: tuple[str, ...] = ("vvc", "hevc")) -> Path:
+def stand_in(
+    folder: Path,
+    name: str,
+    *,
+    spread: float = 0.05,
+    codecs: tuple[str, ...] = ("vvc", "hevc"),
+    ceiling: float = 1.0,
+) -> Path:
     """Write NAME.safetensors: the pilot's mean curve, moved a little differently for every picture.
 
     spread: of the random weights of the last layers, 0 for the mean curve itself. codecs: those that it knows.
+    ceiling: of SMR at any level.
     """
     torch.manual_seed(3)
     config = load_config(name)
@@ -31,7 +39,7 @@ def stand_in(folder: Path, name: str, *, spread: float = 0.05, codecs: tuple[str
         if isinstance(module, MeanCurves):
             for condition in module.conditions:
                 if condition.codec in codecs:
-                    smr = np.minimum(pilot_mean_curve(LEVELS) + 0.02, 1.0)
+                    smr = np.minimum(pilot_mean_curve(LEVELS) + 0.02, ceiling)
                     module.set_curves(condition, smr, 2 - (LEVELS - 8) / 6, 6.0)
     path = folder / f"{name}.safetensors"
     save_checkpoint(path, network, CheckpointCard(config, "00" * 32, {}, "Apache-2.0"))
