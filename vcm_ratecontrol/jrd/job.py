@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import Encoder, get_encoder
@@ -119,10 +120,6 @@ class _Job:
     capabilities: Capabilities
     background_qp: int
 
-    @property
-    def method(self) -> Method:
-        return {"map": "map", "rectangles": "rectangles", "none": "pre-coding"}[self.capabilities.block_qp]  # type: ignore[return-value]
-
 
 def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEvent | None = None) -> JRDReport:
     """Code one file per object. The output is written only when it is complete and verified.
@@ -146,7 +143,7 @@ def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEve
     emit("segments", count=len(segments), frames=clip.n_frames)
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     planned = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
-    result, levels = _coded(job, planned.map, segments, progress)
+    result, levels = code_map(clip, planned.map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
     checked = 0
@@ -173,33 +170,49 @@ def _checked(request: JRDRequest) -> _Job:
     return _Job(request, clip, encoder, options, capabilities, background)
 
 
-def _coded(
-    job: _Job, qp_map: QPMap, segments: Sequence[range], progress: Progress
+def code_map(
+    clip: Clip,
+    qp_map: QPMap,
+    segments: Sequence[range],
+    encoder: Encoder,
+    output: Path,
+    options: EncodeOptions,
+    progress: Progress = SILENT,
 ) -> tuple[EncodeResult, tuple[int, ...]]:
-    """The written file, and the QPs that its blocks have."""
-    clip, output = job.clip, job.request.output
+    """Code a clip by a map of its frames, in the way that the encoder allows; it is proven to act.
+
+    qp_map: in the encoder's QPs and blocks, of `layers.BLOCK_SIZE` where it takes no QP per block. Returns the
+    written file, and the QPs that its blocks have, rising.
+    """
     timing, companions = Timing(clip.time_base, clip.pts), companions_of(clip)
 
     def run(plan: EncodePlan, source: Clip | LayeredSource) -> EncodeResult:
         progress.phase("encoding", clip.n_frames)
-        return encode(plan, source, job.encoder, output, timing, job.options, companions, progress.advance)
+        return encode(plan, source, encoder, output, timing, options, companions, progress.advance)
 
-    if job.method != "pre-coding":
-        qp = qp_map.qp if job.method == "map" else _still_in_segments(qp_map, segments)
-        plan = tuple(Segment(s.start, s.stop, _base_qp(job, qp[s.start : s.stop])) for s in segments)
+    method = method_of(encoder)
+    if method != "pre-coding":
+        qp = qp_map.qp if method == "map" else _still_in_segments(qp_map, segments)
+        plan = tuple(Segment(s.start, s.stop, _commonest(qp[s.start : s.stop])) for s in segments)
         return run(EncodePlan(plan, qp_map.with_qp(qp)), clip), tuple(np.unique(qp).tolist())
     layers = [segment_layers(s, qp_map.qp[s.start : s.stop]) for s in segments]
     with ExitStack() as stack:
         folder = stack.enter_context(work_folder(output))
         group = stack.enter_context(guarded_group())
-        source = LayeredSource(clip, layers, job.encoder, job.options, folder / "layers", group)
+        source = LayeredSource(clip, layers, encoder, options, folder / "layers", group)
         progress.phase("proving that pre-coding acts")
-        prove_layers(layers, source, job.encoder, job.options, folder, group)
+        prove_layers(layers, source, encoder, options, folder, group)
         result = run(EncodePlan(tuple(one.segment for one in layers)), source)
     return result, tuple(sorted({qp for one in layers for qp in one.qps}))
 
 
-def _still_in_segments(qp_map: QPMap, segments: Sequence[range]) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+def method_of(encoder: Encoder) -> Method:
+    """How an encoder is made to code objects finer."""
+    methods: dict[str, Method] = {"map": "map", "rectangles": "rectangles", "none": "pre-coding"}
+    return methods[encoder.capabilities().block_qp]
+
+
+def _still_in_segments(qp_map: QPMap, segments: Sequence[range]) -> npt.NDArray[np.int16]:
     """Maps that hold still within each segment: the lowest QP that a block has in it."""
     qp = qp_map.qp.copy()
     for segment in segments:
@@ -207,8 +220,8 @@ def _still_in_segments(qp_map: QPMap, segments: Sequence[range]) -> np.ndarray[t
     return qp
 
 
-def _base_qp(job: _Job, qp: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> int:
-    """The QP that most blocks of a segment have: it costs least to signal."""
+def _commonest(qp: npt.NDArray[np.int16]) -> int:
+    """The QP that most blocks of a segment have: as base it costs least to signal."""
     values, counts = np.unique(qp, return_counts=True)
     return int(values[counts.argmax()])
 
@@ -262,7 +275,7 @@ def _report(
         n_frames=clip.n_frames,
         duration=float(clip.duration),
         ratio=job.request.settings.ratio,
-        method=job.method,
+        method=method_of(job.encoder),
         qp_levels=levels,
         lowest_qp=min(levels) if found.lowest is not None else None,
         background_qp=job.background_qp,

@@ -1,0 +1,109 @@
+"""Boxes from files in COCO's format: which frame they are for, what is clipped, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codec_wrappers.errors import InputError
+from vcm_ratecontrol.jrd.object_file import FileObjects
+
+RGB = np.zeros((100, 200, 3), np.uint8)
+
+
+def boxes_file(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "boxes.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def box(image: int, bbox: list[float], **more: Any) -> dict[str, Any]:
+    return {"image_id": image, "bbox": bbox, "category_id": 3, **more}
+
+
+def read(path: Path, n_frames: int = 1, name: str = "street.png") -> FileObjects:
+    return FileObjects(path, Path(name), n_frames, 200, 100)
+
+
+def test_a_list_of_results_is_boxes_by_frame(tmp_path: Path) -> None:
+    path = boxes_file(tmp_path, [box(0, [10, 20, 30, 40], score=0.7), box(4, [0, 0, 50, 50])])
+    objects = read(path, 5)
+    first, fifth = objects.see(RGB, 0), objects.see(RGB, 4)
+    assert first.boxes.tolist() == [[10, 20, 40, 60]]
+    assert first.names == ("car",)
+    assert first.confidences.tolist() == [0.7]
+    assert np.isnan(fifth.confidences[0])
+    assert len(objects.see(RGB, 2)) == 0
+    assert objects.notes == ()
+
+
+def test_boxes_outside_are_clipped_and_counted(tmp_path: Path) -> None:
+    rows = [box(0, [-10, -10, 50, 50]), box(0, [190, 90, 50, 50]), box(0, [300, 10, 5, 5]), box(0, [5, 5, 0, 9])]
+    objects = read(boxes_file(tmp_path, rows))
+    assert objects.see(RGB, 0).boxes.tolist() == [[0, 0, 40, 40], [190, 90, 200, 100]]
+    assert (objects.clipped, objects.outside) == (2, 2)
+    assert "2 boxes reached beyond" in objects.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "frame"),
+    [
+        ({"id": 7, "file_name": "x.png", "frame_index": 3}, 3),
+        ({"id": 7, "file_name": "frame_00002.png"}, 2),
+        ({"id": 4, "file_name": "still.png"}, 4),
+    ],
+)
+def test_frames_of_images(tmp_path: Path, image: dict[str, Any], frame: int) -> None:
+    content = {
+        "images": [image],
+        "annotations": [box(image["id"], [1, 2, 3, 4])],
+        "categories": [{"id": 3, "name": "bus"}],
+    }
+    objects = read(boxes_file(tmp_path, content), 6)
+    assert [len(objects.see(RGB, index)) for index in range(6)] == [int(index == frame) for index in range(6)]
+    assert objects.see(RGB, frame).names == ("bus",)
+
+
+def test_frames_counted_from_one(tmp_path: Path) -> None:
+    objects = read(boxes_file(tmp_path, [box(number, [1, 2, 3, 4]) for number in (1, 2, 3)]), 3)
+    assert [len(objects.see(RGB, index)) for index in range(3)] == [1, 1, 1]
+
+
+def test_boxes_for_other_frames_are_refused_by_name(tmp_path: Path) -> None:
+    path = boxes_file(tmp_path, [box(0, [1, 2, 3, 4]), box(12, [1, 2, 3, 4]), box(31, [1, 2, 3, 4])])
+    with pytest.raises(InputError, match=r"frame 12, 31; clip.mp4 has frames 0..4: leave those boxes out"):
+        read(path, 5, "clip.mp4")
+
+
+def test_boxes_for_other_pictures_are_refused_by_name(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "street.png"}, {"id": 2, "file_name": "other.png"}]
+    content = {"images": images, "annotations": [box(1, [1, 2, 3, 4]), box(2, [1, 2, 3, 4])]}
+    with pytest.raises(InputError, match=r"boxes for other.png, which is not street.png"):
+        read(boxes_file(tmp_path, content))
+    content["annotations"] = content["annotations"][:1]
+    assert len(read(boxes_file(tmp_path, content)).see(RGB, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("not json", "not JSON"),
+        ({"boxes": []}, "no list 'annotations'"),
+        ([{"image_id": 0}], "annotation 0 lacks a bbox"),
+        ([box(0, [1, 2, 3, 4]), box(0, [1, 2, -3, 4])], "annotation 1 .* out of range"),
+        ([box(0, [1, 2, 3, 4], score=1.5)], "out of range"),
+        ([box(0, [1, 2, float("inf"), 4])], "out of range"),
+        ({"annotations": [], "categories": [{"name": "x"}]}, "a category without id"),
+        ({"annotations": [box(1, [1, 2, 3, 4])], "images": [{"id": 1}, {"file_name": "y"}]}, "image without id"),
+    ],
+)
+def test_what_is_not_the_format_is_refused(tmp_path: Path, content: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read(boxes_file(tmp_path, content))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read(tmp_path / "none.json")
