@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vcm_ratecontrol.bench.object_maps import LABELS
 from vcm_ratecontrol.bench.results import Document
 
 
 def markdown_tables(found: Document) -> str:
-    """Per codec one table: bits saved against flat QP at equal judged SMR, with intervals, and what it took."""
+    """Per codec bits saved against flat QP at equal judged SMR, with intervals, and what it took; then per object."""
     return "\n\n".join(_codec_table(found, codec) for codec in found["codecs"])
 
 
@@ -22,13 +23,28 @@ def _codec_table(found: Document, codec: Document) -> str:
         f"{len(machines['choosing'])} machines choose, judged by {judges}. Bits saved against the best single QP "
         "with the same judged mean SMR (95 % interval over items)."
     )
+    methods = [method for method in codec["methods"] if method["name"] != "flat"]
+    levels = [method for method in methods if method["name"] not in LABELS]
     head = ["method", *(f"at SMR {target}" for target in targets), "BD-rate", "encodes", "seconds"]
-    rows = [_row(method, targets) for method in codec["methods"] if method["name"] != "flat"]
-    if any(point["map50_saving"] is not None for method in codec["methods"] for point in method["points"]):
-        head.insert(-3, f"at equal mAP@0.5, asked {targets[-1]}")
-        for row, method in zip(rows, [m for m in codec["methods"] if m["name"] != "flat"], strict=True):
-            row.insert(-3, _percent(_asked(method, targets[-1])))
-    return caption + "\n\n" + _table(head, rows)
+    parts = [caption, _table(head, [_row(method, targets) for method in levels])] if levels else []
+    objects = [method for method in methods if method["name"] in LABELS]
+    if objects:
+        parts.append(
+            f"{codec['encoder']}, per object: bits saved against the best single QP with the same mAP@0.5 (the judging "
+            "detectors' own results on the originals being the truth), per share of machines asked for."
+        )
+        shares = [f"{point['setting']:g}" for point in objects[0]["points"]]
+        head = ["method", *(f"share {share}" for share in shares)]
+        parts.append(_table(head, [_object_row(method) for method in objects]))
+    return "\n\n".join(parts)
+
+
+def _object_row(method: Document) -> list[str]:
+    cells = []
+    for point in method["points"]:
+        value, saving = point["map50_pseudo"], _percent(point["map50_saving"])
+        cells.append("–" if value is None else f"{saving} at mAP {value:.3f}")
+    return [f"`{method['name']}`: {method['label']}", *cells]
 
 
 def _items(codec: Document) -> str:
@@ -52,14 +68,6 @@ def _row(method: Document, targets: Sequence[str]) -> list[str]:
         "" if last is None else f"{last['encodes']:.1f}",
         "" if last is None else f"{last['seconds']:.1f}",
     ]
-
-
-def _asked(method: Document, target: str) -> float | None:
-    one = method["asked"].get(target) or method["near"].get(target)
-    if one is None:
-        return None
-    value: float | None = method["points"][one["point"]]["map50_saving"]
-    return value
 
 
 def _saving(one: Any) -> str:

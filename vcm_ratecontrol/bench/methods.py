@@ -11,6 +11,7 @@ from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice, Flags
 from vcm_ratecontrol.bench.table import Floats, Indices
 from vcm_ratecontrol.bench.view import View
 from vcm_ratecontrol.ratecontrol import pooling
+from vcm_ratecontrol.ratecontrol.measured import MAX_PROBES
 from vcm_ratecontrol.ratecontrol.search import QpSearch, SmrSample
 from vcm_ratecontrol.ratecontrol.shift import pilot_mean_curve, shift_model
 
@@ -85,17 +86,20 @@ def _pooled_other_machines(view: View, target: float) -> Choice:
 
 def _measured(view: View, target: float) -> Choice:
     """The probing search of vcm-encode, on the levels given."""
-    last = view.shape[1] - 1
     prior = pilot_mean_curve(view.levels)
     probed = nothing_probed(view)
-    columns = np.zeros(view.shape[0], np.intp)
-    for unit, curve in enumerate(view.smr):
-        search = QpSearch(target, 0, last, max_probes=7, prior=prior, machines=max(1, view.n_machines))
-        while (at := search.next_probe()) is not None:
-            probed[unit, at] = True
-            search.tell(at, SmrSample(float(curve[at])))
-        columns[unit] = search.best().qp
-    return Choice(columns, probed)
+    columns = [search_smr(view, unit, target, MAX_PROBES, prior, probed[unit]) for unit in range(view.shape[0])]
+    return Choice(np.array(columns, np.intp), probed)
+
+
+def search_smr(view: View, unit: int, target: float, probes: int, prior: Floats, probed: Flags) -> int:
+    """The level at which the search of one unit ends. prior: float64 [L]; probed: bool [L], where probes are noted."""
+    machines = max(1, view.n_machines)
+    search = QpSearch(target, 0, view.shape[1] - 1, max_probes=probes, prior=prior, machines=machines)
+    while (at := search.next_probe()) is not None:
+        probed[at] = True
+        search.tell(at, SmrSample(float(view.smr[unit, at])))
+    return search.best().qp
 
 
 def _dealt(view: View, target: float) -> Choice:

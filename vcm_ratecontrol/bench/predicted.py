@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from codec_wrappers.errors import CacheError, MissingToolError, VcmError
 from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice
-from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled
+from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled, search_smr
 from vcm_ratecontrol.bench.table import Floats, Indices, Table
 from vcm_ratecontrol.bench.view import Prediction, View
-from vcm_ratecontrol.ratecontrol.shift import TRANSFER_SHRINK, MeasuredSmr, refine
+from vcm_ratecontrol.ratecontrol.planning import Curves, Target
+from vcm_ratecontrol.ratecontrol.rounds import Rounds
+from vcm_ratecontrol.scoring import Tasks
 
 if TYPE_CHECKING:
     from vcm_ratecontrol.predictors.inference import SMRCurvePredictor
@@ -57,7 +60,8 @@ def predict(
 ) -> tuple[Prediction, dict[int, str]]:
     """Curves of every unit (the mean over its sampled frames) at the table's levels; item -> why it has none."""
     n_units, levels = len(table.units), np.asarray(table.levels)
-    smr, bits, seconds = (np.zeros((n_units, len(levels))) for _ in range(3))
+    smr, bits = np.zeros((n_units, len(levels))), np.zeros((n_units, len(levels)))
+    seconds, deviation = np.zeros(n_units), np.ones(n_units)
     failed: dict[int, str] = {}
     for at, samples in enumerate(_samples(table, choosing, max_side, t_conf, failed)):
         started = time.monotonic()
@@ -73,9 +77,10 @@ def predict(
         smr[at] = np.mean([curve.smr[levels] for curve in curves], axis=0)
         mean_log = np.mean([curve.log2_bits[levels] for curve in curves], axis=0)
         bits[at] = 2.0**mean_log * item.width * item.height * unit.n_frames
+        deviation[at] = max(1.0, float(np.mean([curve.shift_deviation for curve in curves])))
         seconds[at] = time.monotonic() - started
     looks = sum(table.machine_seconds[name] for name in choosing)
-    return Prediction(smr, bits, seconds[:, 0] + looks), failed
+    return Prediction(smr, bits, deviation, seconds + looks), failed
 
 
 def _samples(
@@ -146,8 +151,8 @@ def predicted_methods(probes: int) -> tuple[Targeted, ...]:
     if probes:
         text = f"{probes} probe{'s' * (probes > 1)}"
         methods += [
-            Targeted("smr-pooled", f"predicted, pooled, {text}", MACHINES, _probed(pooled, probes)),
-            Targeted("smr-each", f"predicted, each picture, {text}", MACHINES, _probed(each, probes)),
+            Targeted("smr-pooled", f"predicted, pooled, {text}", MACHINES, _pooled_probed(probes)),
+            Targeted("smr-each", f"predicted, each picture, {text}", MACHINES, _each_probed(probes)),
         ]
     return tuple(methods)
 
@@ -178,29 +183,61 @@ def _unprobed(decide: Decide) -> Callable[[View, float], Choice]:
     return choose
 
 
-def _probed(decide: Decide, probes: int) -> Callable[[View, float], Choice]:
-    """Each round codes every unit where the curves put it, and moves its curves to what was measured there."""
+@dataclass(frozen=True)
+class _Known:
+    """A probe whose result the table holds."""
+
+    bits: int
+    value: float
+
+    def smr(self, task: Tasks) -> float:
+        return self.value
+
+
+def _pooled_probed(probes: int) -> Callable[[View, float], Choice]:
+    """The rounds of vcm-encode: machines that judge are believed, others by their share of the truth."""
 
     def choose(view: View, target: float) -> Choice:
-        curves = _of(view)
+        prediction = _of(view)
         probed = nothing_probed(view)
-        rows = np.arange(view.shape[0])
-        measured: dict[int, list[MeasuredSmr]] = {int(unit): [] for unit in rows}
-        smr, bits = curves.smr, curves.bits.copy()
-        # Judges that did not choose follow the measured machines in part only.
-        weight = 1.0 if view.known else TRANSFER_SHRINK
-        for _ in range(probes):
-            columns = decide(view, smr, bits, target)
-            fresh = rows[~probed[rows, columns]]
-            for unit in fresh.tolist():
-                at = int(columns[unit])
-                probed[unit, at] = True
-                measured[unit].append(MeasuredSmr(float(view.levels[at]), float(view.smr[unit, at])))
-                # Bits of a picture are off by one factor at all levels, nearly.
-                bits[unit] *= view.bits[unit, at] / bits[unit, at]
-            smr = np.clip(refine(curves.smr, view.levels, measured, weight=weight, pin=view.known), 0, 1)
-            if not len(fresh):
-                break
-        return Choice(decide(view, smr, bits, target), probed, float(curves.seconds.sum()))
+
+        def probe_all(wanted: Sequence[tuple[int, int]]) -> list[_Known]:
+            for at in wanted:
+                probed[at] = True
+            return [_Known(int(view.bits[at]), float(view.smr[at])) for at in wanted]
+
+        rounds = Rounds(_curves_of(view, prediction), Target(target, pool="mean"), probe_all, judges=view.known)
+        return Choice(rounds.run(probes).qps.astype(np.intp), probed, float(prediction.seconds.sum()))
+
+    return choose
+
+
+def _curves_of(view: View, prediction: Prediction) -> Curves:
+    """On the axis of the given levels, counted from 0, as the planning wants them evenly spaced."""
+    smr = np.clip(prediction.smr, 0, 1)
+    step = float(np.diff(view.levels).mean())
+    n_units, n_levels = view.shape
+    return Curves(
+        qps=np.arange(n_levels),
+        smr=smr,
+        low=smr,
+        high=smr,
+        bits=prediction.bits,
+        deviation=prediction.deviation / step,
+        weights=view.weights,
+        seen=np.ones(n_units, bool),
+    )
+
+
+def _each_probed(probes: int) -> Callable[[View, float], Choice]:
+    """The search of vcm-encode, which begins at the predicted curve."""
+
+    def choose(view: View, target: float) -> Choice:
+        prediction = _of(view)
+        probed = nothing_probed(view)
+        columns = [
+            search_smr(view, unit, target, probes, prediction.smr[unit], probed[unit]) for unit in range(view.shape[0])
+        ]
+        return Choice(np.array(columns, np.intp), probed, float(prediction.seconds.sum()))
 
     return choose

@@ -55,7 +55,7 @@ class Settings:
     frames_per_segment: int = 2
     segments: int = 0
     predictor: str | None = None
-    probes: int = 2
+    probes: int = 3
     seed: int = 0
     n_resamples: int = 2000
     annotations: tuple[Path, ...] = ()
@@ -284,7 +284,7 @@ def _predicted(
         raise InputError(f"no item could be predicted; the first: {next(iter(failed.values()))}")
     keep = [item for item in range(len(table.items)) if item not in failed]
     rows = [at for at, unit in enumerate(table.units) if unit.item not in failed]
-    kept = Prediction(prediction.smr[rows], prediction.bits[rows], prediction.seconds[rows])
+    kept = Prediction(**{name: values[rows] for name, values in vars(prediction).items()})
     return table.of_items(keep), kept
 
 

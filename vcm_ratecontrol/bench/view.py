@@ -14,10 +14,12 @@ from vcm_ratecontrol.bench.table import Floats, Table
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Of a predictor: smr, bits: float64 [U, L]. seconds: float64 [U], machines on the original and the network."""
+    """Of a predictor: smr, bits: float64 [U, L]; deviation: float64 [U], how far a curve may be off, QP. seconds:
+    float64 [U], machines on the original and the network."""
 
     smr: Floats
     bits: Floats
+    deviation: Floats
     seconds: Floats
 
 
@@ -25,8 +27,8 @@ class Prediction:
 class View:
     """levels: float64 [L]. bits: float64 [U, L]. smr: float64 [U, L], of the choosing machines, the mean curve where
     none is valid. mean: float64 [L], their mean over items. weights: float64 [U], so that every item counts alike.
-    quality: metric -> float64 [U, L]. n_machines: that choose. known: they judge as well. works: of the units. n_columns:
-    C. seed: for what is random.
+    quality: metric -> float64 [U, L]. n_machines: that choose. known: they judge as well. works: of the units.
+    n_columns: C. seed: for what is random.
     """
 
     levels: Floats

@@ -72,7 +72,7 @@ def main() -> None:
 @click.option("--annotations", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
               help="Human boxes, COCO format; may be given again.")  # fmt: skip
 @click.option("--predictor", metavar="NAME|FILE", help="Curve predictor; by default the shipped one.")
-@click.option("--probes", default=2, show_default=True, type=click.IntRange(0), help="Of the predicted methods.")
+@click.option("--probes", default=3, show_default=True, type=click.IntRange(0), help="Of the predicted methods.")
 @click.option("--max-side", default=640, show_default=True, type=click.IntRange(0), metavar="SAMPLES",
               help="Scale larger pictures down to this; 0: never.")  # fmt: skip
 @click.option("--frames-per-segment", default=2, show_default=True, type=click.IntRange(1), help="Judged, of clips.")
