@@ -11,14 +11,16 @@ from codec_wrappers import __version__
 
 _HOME_OF = {
     "encode": "vcm_ratecontrol.api",
+    "jrd_map": "vcm_ratecontrol.jrd.map_file",
     "plan": "vcm_ratecontrol.api",
     "predict_smr_curve": "vcm_ratecontrol.api",
 }
 
-__all__ = ["__version__", "encode", "plan", "predict_smr_curve"]
+__all__ = ["__version__", "encode", "jrd_map", "plan", "predict_smr_curve"]
 
 if TYPE_CHECKING:
     from vcm_ratecontrol.api import encode, plan, predict_smr_curve
+    from vcm_ratecontrol.jrd.map_file import jrd_map
 
 
 def __getattr__(name: str) -> Any:

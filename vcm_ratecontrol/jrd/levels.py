@@ -26,6 +26,15 @@ TABLE = Path(__file__).with_name("levels.json")
 DEFAULT_CAUTION = 0.25
 """Share of the objects that may turn out more fragile than the level given to them."""
 
+TRUST = 0.6
+PRICE = 3.0
+"""How levels are pooled over objects; docs/jrd.md holds the measurement. The bits of an object grow with its area, so
+that a large one is coarser and a small one finer than its own prediction: by PRICE levels for each doubling of the
+side. A fragile object is dear to keep, and a prediction is as uncertain as objects differ: of the distance from a
+typical object TRUST is followed."""
+TYPICAL_CONFIDENCE = {False: 0.55, True: 0.3}  # of one machine, mean over several; means of the training objects
+TYPICAL_SIZE = 0.3
+
 _SIZE_FLOOR = 1 / 64  # smaller objects are no more fragile than these, for want of examples
 
 
@@ -34,24 +43,32 @@ class LevelRule:
     """Confidence and size -> level. ratio: share of the machines; caution: quantile, both 0..1.
 
     alone, together: coefficients of `features`, float64 [5], for one machine's confidence and for the mean over
-    several.
+    several. pooled: the target is met in the mean over objects, at fewer bits; else by each for itself.
     """
 
     ratio: float
     caution: float
     alone: Floats
     together: Floats
+    pooled: bool = True
 
     def levels(self, confidences: npt.ArrayLike, sizes: npt.ArrayLike, *, several: bool = False) -> Floats:
         """Levels float64 [N], 0..63. confidences: [N], 0..1. sizes: [N], sqrt(box area / picture area), 0..1.
 
         several: the confidences are means over at least three machines.
         """
-        found: Floats = features(confidences, sizes) @ (self.together if several else self.alone)
+        fitted = self.together if several else self.alone
+        found: Floats = features(confidences, sizes) @ fitted
+        if self.pooled:
+            typical = float(features(TYPICAL_CONFIDENCE[several], TYPICAL_SIZE) @ fitted)
+            doublings = np.log2(np.maximum(np.asarray(sizes, np.float64), _SIZE_FLOOR) / TYPICAL_SIZE)
+            found = typical + TRUST * (found - typical) + PRICE * doublings
         return np.clip(found, 0.0, N_LEVELS - 1.0)
 
 
-def level_rule(codec: str, ratio: float, caution: float = DEFAULT_CAUTION, table: Path = TABLE) -> LevelRule:
+def level_rule(
+    codec: str, ratio: float, caution: float = DEFAULT_CAUTION, *, pooled: bool = True, table: Path = TABLE
+) -> LevelRule:
     """The rule for a codec ('vvc', 'hevc'; others take VVC's), between the fitted ratios and quantiles by
     interpolation; beyond them the outermost.
 
@@ -64,7 +81,7 @@ def level_rule(codec: str, ratio: float, caution: float = DEFAULT_CAUTION, table
     codecs = fitted["codecs"]
     known = codecs.get(codec, codecs["vvc"])
     chosen = [_between(np.array(known[kind]), fitted, ratio, caution) for kind in ("alone", "together")]
-    return LevelRule(ratio, caution, chosen[0], chosen[1])
+    return LevelRule(ratio, caution, chosen[0], chosen[1], pooled)
 
 
 def features(confidences: npt.ArrayLike, sizes: npt.ArrayLike) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.machines.library import LibraryRef
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,34 @@ class MapReport:
 
 
 def jrd_map(
-    source: Path | str, settings: JRDSettings | None = None, codec: str = "hevc-kvazaar", **options: Any
+    source: Path | str,
+    ratio: float = 0.75,
+    *,
+    machines: Path | str | LibraryRef | None = None,
+    detector: str | None = None,
+    objects: Path | str | None = None,
+    background_qp: int | None = None,
+    codec: str = "hevc-kvazaar",
+    **settings: Any,
 ) -> QPMap:
-    """QP map of a picture or clip, one per frame, legal for the encoder: `jrd_map("street.jpg", ratio=0.75)`.
+    """QP map of a picture or clip, one per frame, legal for the encoder: `jrd_map("street.jpg", 0.75)`.
 
-    source: the file. settings: or its fields as options: ratio, machines (a `LibraryRef`), detector, objects,
-    background_qp, ... Raises InputError, MissingToolError.
+    source: the file. ratio: share of the machines that shall still recognise an object. machines: folder of a
+    library whose detectors find the objects, detector: one of them; objects: a file of boxes in COCO's format;
+    neither: the dense predictor. codec: the encoder that the map is for. settings: other fields of `JRDSettings`.
+    Raises InputError, UnsupportedError, MissingToolError.
     """
-    chosen = settings or JRDSettings(**options)
+    from vcm_ratecontrol.machines.library import LibraryRef
+
+    folder = machines if machines is None or isinstance(machines, LibraryRef) else Path(machines)
+    chosen = JRDSettings(
+        ratio=ratio,
+        machines=LibraryRef(folder, task="detection") if isinstance(folder, Path) else folder,
+        detector=detector,
+        objects=None if objects is None else Path(objects),
+        background_qp=background_qp,
+        **settings,
+    )
     return write_map(MapRequest(Path(source), chosen, codec=codec)).map
 
 

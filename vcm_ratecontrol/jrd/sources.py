@@ -31,6 +31,7 @@ class JRDSettings:
     weights: of the dense predictor: a name or a checkpoint.
     background_qp: QP of what is no object, None for the default of the encoder.
     caution: share of the objects that may be more fragile than predicted. margin: context around boxes.
+    pooled: the target is met in the mean over objects, at fewer bits; else by each for itself.
     looks_per_second: frames of a clip that are looked at.
     """
 
@@ -43,6 +44,7 @@ class JRDSettings:
     background_qp: int | None = None
     caution: float = DEFAULT_CAUTION
     margin: Margin = DEFAULT_MARGIN
+    pooled: bool = True
     looks_per_second: float = LOOKS_PER_SECOND
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ def opened_levels(settings: JRDSettings, clip: Clip, codec: str) -> Iterator[Lev
 
     codec: 'vvc', 'hevc', ...: whose labels. Raises InputError, MissingToolError.
     """
-    rule = level_rule(codec, settings.ratio, settings.caution)
+    rule = level_rule(codec, settings.ratio, settings.caution, pooled=settings.pooled)
     if settings.objects is not None:
         from vcm_ratecontrol.jrd.object_file import FileObjects
 
