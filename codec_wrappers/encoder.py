@@ -43,6 +43,7 @@ class EncodeJob:
     qp_map: absolute QPs of this job's frames (one map, or one per frame), already legal for the encoder.
     output: file to write, '.mp4' for video or the raw suffix ('.266', '.265', '.obu') for a still.
     work_dir: private folder for helper files (ROI maps, statistics).
+    threads: of VVenC, see `pipeline._run_job`; the others always have one.
     """
 
     format: VideoFormat
@@ -53,6 +54,7 @@ class EncodeJob:
     output: Path
     work_dir: Path
     qp_map: QPMap | None = None
+    threads: int = 1
 
     @property
     def n_frames(self) -> int:

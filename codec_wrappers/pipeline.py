@@ -350,6 +350,9 @@ def _run_job(
     )
     coded = coded_piece(job.output)
     if coded.n_pictures != job.n_frames:
+        # VVenC 1.15 with `poc0idr` and one thread ends some segments after their first picture; two threads do not.
+        if encoder.name == "vvenc" and job.threads == 1:
+            return _run_job(replace(job, threads=2), segments, source, encoder, group)
         # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
         raise EncoderError(
             f"{encoder.name}: exit 0 but coded {coded.n_pictures} of {job.n_frames} pictures; {result.log[-300:]!r}"

@@ -72,7 +72,7 @@ class VvencEncoder:
             words = (
                 *(str(self.program), "-i", "-", "-s", "{size}", "--fps", "{rate}", "-c", "yuv420_10"),
                 *("-f", str(job.n_frames), "--preset", job.preset, "-q", str(segment.qp), "--qpa", "0"),
-                *("-t", "1", "--additional", params, "-o", "{raw}"),
+                *("-t", str(job.threads), "--additional", params, "-o", "{raw}"),
             )
             return EncodeCommand(native_command(job, self.ffmpeg, words, self.raw_format))
         return EncodeCommand(
@@ -80,7 +80,7 @@ class VvencEncoder:
                 str(self.ffmpeg),
                 *raw_input_arguments(job),
                 *("-c:v", "libvvenc", "-preset", job.preset, "-qp", str(segment.qp), "-qpa", "0"),
-                *("-threads", "1", "-vvenc-params", params),
+                *("-threads", str(job.threads), "-vvenc-params", params),
                 str(job.output),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from codec_wrappers.encoder import get_encoder
 from codec_wrappers.errors import CacheError, InputError
 from tests.vcm_ratecontrol.label_rows import classification, detections, key, line, machine_rows
 from tests.vcm_ratecontrol.training_table import HEIGHT, MACHINES, QPS, WIDTH, Made, make_table
@@ -155,6 +157,20 @@ def test_frames_of_clips_are_coded_as_they_were_annotated(synthetic_clip, tmp_pa
     coded = CodedPictures(pictures, cache).rgb(labels, 0, 45)
     assert coded.shape == rgb.shape and 1 < np.abs(coded.astype(float) - rgb).mean() < 40
     np.testing.assert_array_equal(coded, CodedPictures(pictures, cache).rgb(labels, 0, 45))
+
+
+def test_a_segment_that_vvenc_ends_too_early_is_coded_whole(clip: Callable[[str], Path]) -> None:
+    """With one thread VVenC 1.15 codes one picture of these 48 and exits with 0; an annotated frame is the 13th."""
+    from vcm_ratecontrol.annotate.clips import coded_segment
+    from vcm_ratecontrol.annotate.picture import Spent
+    from vcm_ratecontrol.annotate.sources import scaled
+    from vcm_ratecontrol.media import open_clip
+
+    film = open_clip(clip("ahmetozlu_pedestrian_survaillance.mp4"))
+    frames = [scaled(rgb, 640) for rgb in film.read_rgb(range(194, 242))]
+    versions = coded_segment(frames, film.frame_rate, [12], get_encoder("vvenc"), "faster", [32], Spent())
+    assert 25 < versions[0][0][0].qp < 45
+    assert np.abs(versions[0][0][1].astype(float) - frames[12]).mean() < 6
 
 
 def test_a_cache_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
