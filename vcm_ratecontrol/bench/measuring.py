@@ -66,7 +66,7 @@ class Recipe:
         return Measurer(self)
 
     def original_key(self, unit: Unit) -> dict[str, Any]:
-        return {"bench": SCHEMA_VERSION, **unit.key, "max_side": self.max_side, "machines": list(self.machines)}
+        return {"bench": SCHEMA_VERSION, **unit.key, "max_side": self.max_side, "machines": sorted(self.machines)}
 
     def coding_key(self, unit: Unit, coding: Coding) -> dict[str, Any]:
         """Of the record of verdicts and bits."""
