@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,9 +93,14 @@ def encode_together(
         # Before the clips are gone through: a machine that is broken, or absent, is told at once.
         opened = judges or stack.enter_context(judges_of(requests[0]))
         if target is not None:
-            for job in jobs:
-                opened.curves(job.options.coding)
-        segments = [_segments(job, progress) for job in jobs]
+            opened.require()
+        with ThreadPoolExecutor(1) as ahead:
+            # Importing torch takes seconds: while the clips are gone through, that costs no time.
+            codings = dict.fromkeys(job.options.coding for job in jobs) if target is not None else ()
+            curves = [ahead.submit(opened.curves, coding) for coding in codings]
+            segments = [_segments(job, progress) for job in jobs]
+            for future in curves:
+                future.result()
         emit("segments", count=sum(map(len, segments)), frames=sum(job.clip.n_frames for job in jobs))
         folders = [stack.enter_context(work_folder(job.request.output)) for job in jobs]
         group = stack.enter_context(guarded_group())

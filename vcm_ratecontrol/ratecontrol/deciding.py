@@ -99,7 +99,7 @@ class Decider:
             parts.append(
                 predict_segments(
                     known, clip, source.segments, self._request.frames_per_segment, qps, self._witness(prober),
-                    lambda: self._progress.advance(1),
+                    lambda: self._progress.advance(1), self._workers,
                 )
             )  # fmt: skip
         return joined(parts)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcm_ratecontrol.ratecontrol.predicted import CurveSource, open_curve_source
+from vcm_ratecontrol.ratecontrol.predicted import CurveSource, open_curve_source, require_source
 from vcm_ratecontrol.ratecontrol.reference import ReferenceScorer, open_reference_scorer
 from vcm_ratecontrol.scoring import MachineRoom, Tasks
 
@@ -27,6 +27,10 @@ class Judges:
         self._task: Tasks = present.pop() if len(present) == 1 else task
         self._curves: dict[CodingType, CurveSource] = {}
         self._scorers: dict[CodingType, ReferenceScorer | None] = {}
+
+    def require(self) -> None:
+        """Raise MissingToolError when neither machines nor weights are there; opens nothing, and takes no time."""
+        require_source(evidence=self.room is not None, weights=self._weights)
 
     def curves(self, coding: CodingType) -> CurveSource:
         """See `open_curve_source`."""

@@ -31,6 +31,9 @@ Pool = Literal["each", "mean"]
 # A probe this near below the planned QP is kept: coding again would cost more time than it saves bits, and under
 # `mean` the other items make up for it.
 NEAR_QP = 1
+# A plan that has changed is coded again for this share of the frames at most, where it has changed most: the whole job
+# shall take less than twice one encode.
+RECODED_SHARE = 0.6
 # Pulls the slope of the correction of log2 bits to 0, in QP^2: two probes 2 QP apart are trusted by half.
 _SLOPE_RIDGE = 2.0
 
@@ -138,19 +141,46 @@ def plan(curves: Curves, target: Target, allowed: Flags | None = None) -> Plan:
 
 
 def replan(curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]]) -> Plan:
-    """The plan, with probes that lie near it kept where the target is met all the same."""
+    """The plan, with probes kept where they lie near it, or where little would change, and the target is met all the
+    same."""
     free = plan(curves, target)
+    chosen = _if_as_good(plan(curves, target, _kept(curves, target, probed, free, NEAR_QP)), free)
+    moved = _most_moved(curves, probed, chosen)
+    bounded = _kept(curves, target, probed, chosen, len(curves.qps))
+    bounded[moved] = True
+    return _if_as_good(plan(curves, target, bounded), chosen)
+
+
+def _if_as_good(plan_: Plan, other: Plan) -> Plan:
+    return plan_ if plan_.reached.sum() >= other.reached.sum() else other
+
+
+def _kept(
+    curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]], wanted: Plan, within: int
+) -> Flags:
+    """bool [I, L]: of items with a probe at most `within` QP from the plan that one only, of others all."""
     allowed = np.ones(curves.smr.shape, bool)
     for item, points in enumerate(probed):
-        gaps = {qp: int(free.qps[item]) - qp for qp in points}
+        gaps = {qp: int(wanted.qps[item]) - qp for qp in points}
         # Under `each` a probe above the plan would miss the target.
-        lowest = 0 if target.pool == "each" else -NEAR_QP
-        near = [qp for qp, gap in gaps.items() if lowest <= gap <= NEAR_QP]
+        lowest = 0 if target.pool == "each" else -within
+        near = [qp for qp, gap in gaps.items() if lowest <= gap <= within]
         if near:
             allowed[item] = False
             allowed[item, curves.column(min(near, key=lambda qp: abs(gaps[qp])))] = True
-    kept = plan(curves, target, allowed)
-    return kept if kept.reached.sum() >= free.reached.sum() else free
+    return allowed
+
+
+def _most_moved(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], wanted: Plan) -> NDArray[np.intp]:
+    """The items to code again: those that move most, until `RECODED_SHARE` of the frames is reached."""
+    moves = np.array(
+        [min((abs(int(qp) - at) for at in points), default=0) for qp, points in zip(wanted.qps, probed, strict=True)]
+    )
+    order = np.argsort(-moves * curves.weights, kind="stable")
+    order = order[moves[order] > 0]
+    before = np.cumsum(curves.weights[order]) - curves.weights[order]
+    chosen: NDArray[np.intp] = order[before < RECODED_SHARE * curves.weights.sum()]
+    return chosen
 
 
 def among_probed(curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]]) -> Plan:

@@ -6,7 +6,10 @@ looks at the picture (`curve_small`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from codec_wrappers.errors import MissingToolError
+from codec_wrappers.errors import InputError, MissingToolError
+from vcm_ratecontrol import predictors
 from vcm_ratecontrol.jrd_rules import N_LEVELS
 from vcm_ratecontrol.machines.machine import Classification
 from vcm_ratecontrol.media.sampling import sample_indices
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     RGB = NDArray[np.uint8]
 
 Floats = NDArray[np.float64]
+
+WEIGHTS_DIR = Path(predictors.__file__).parent / "weights"
+"""Where the package keeps its own; `predictors.inference` knows it too, but imports torch."""
 
 # Codecs without labels of their own, and the trained one whose QP scale and tools are nearest.
 NEAREST_CODEC = {"av1": "vvc"}
@@ -61,17 +68,42 @@ class CurveSource:
             return _mean_curve(self.condition)
         from vcm_ratecontrol.predictors.interface import Sample
 
-        return self.predictor.predict([Sample(rgb, condition=self.condition, evidence=evidence)])[0]
+        with one_thread():
+            return self.predictor.predict([Sample(rgb, condition=self.condition, evidence=evidence)])[0]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone.
+
+    The networks are small: a frame takes 0.05 s of one core, and ten times that when threads wait for each other beside
+    running encoders. And what is computed does not depend on the number of cores.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def weights_file(name: str, weights: Path | None) -> Path | None:
     """The checkpoint of a predictor: of the user's folder, else of the package; None where neither has it."""
-    from vcm_ratecontrol.predictors.inference import WEIGHTS_DIR
-
     for folder in (weights, WEIGHTS_DIR):
         if folder is not None and (path := folder / f"{name}.safetensors").is_file():
             return path
     return None
+
+
+def require_source(*, evidence: bool, weights: Path | None = None) -> None:
+    """Raise MissingToolError when `open_curve_source` has nothing to open. Imports no torch."""
+    if not evidence and weights_file("curve_small", weights) is None:
+        raise MissingToolError(
+            "--target-smr: no weights of 'curve_small' come with this package, so nothing can be predicted:"
+            " give --machines DIR to measure with, or --weights DIR with curve_small.safetensors"
+        )
 
 
 def open_curve_source(
@@ -91,18 +123,15 @@ def open_curve_source(
         path = weights_file(name, weights)
         if path is None:
             continue
-        predictor = load_predictor(path, expected=name)
-        assert isinstance(predictor, SMRCurvePredictor)
+        predictor = load_predictor(path)
+        if not isinstance(predictor, SMRCurvePredictor):
+            raise InputError(f"{path}: holds '{predictor.name}', which predicts no SMR curves; put another file there")
         used = nearest_condition(wanted, predictor.known_conditions)
         if used is None:
             continue
         notes = () if used == wanted else (f"curves: '{name}' knows no {wanted}; those of {used} are used",)
         return CurveSource(name, predictor, used, notes)
-    if not evidence:
-        raise MissingToolError(
-            "--target-smr: no weights of 'curve_small' come with this package, so nothing can be predicted:"
-            " give --machines DIR to measure with, or --weights DIR with curve_small.safetensors"
-        )
+    require_source(evidence=evidence, weights=None)
     return CurveSource("mean curve", None, wanted, ("no predictor is installed: planning begins at the mean curve",))
 
 
@@ -147,18 +176,29 @@ def predict_segments(
     qps: NDArray[np.int64],
     witness: Witness | None = None,
     on_segment: Callable[[], None] = lambda: None,
+    workers: int = 1,
 ) -> Curves:
-    """The curves of the segments of one clip, from one decode; memory holds a frame at a time.
+    """The curves of the segments of one clip, from one decode; memory holds the frames of a few segments at a time.
 
     qps: int64 [L], those of the encoder. frames_per_segment: how many are looked at; their curves are averaged,
     without those on which no machine of `witness` counts. Raises InputError.
     """
     picked = [sample_indices(segment, frames_per_segment) for segment in segments]
     frames = clip.read_rgb([index for indices in picked for index in indices])
-    rows = []
-    for segment, indices in zip(segments, picked, strict=True):
-        rows.append(_segment_row(source, indices, frames, witness, len(segment)))
+    rows: list[dict[str, Any]] = []
+    waiting: deque[tuple[range, list[_Looked]]] = deque()
+
+    def take() -> None:
+        rows.append(_segment_row(*waiting.popleft()))
         on_segment()
+
+    with ThreadPoolExecutor(workers) as pool:
+        for segment, indices in zip(segments, picked, strict=True):
+            waiting.append((segment, [_look(source, index, next(frames), witness, pool) for index in indices]))
+            if len(waiting) > workers:
+                take()
+        while waiting:
+            take()
     stacked = {name: np.stack([row[name] for row in rows]) for name in ("smr", "low", "high", "bits")}
     at = qps.astype(np.float64)
     return Curves(
@@ -171,22 +211,31 @@ def predict_segments(
     )
 
 
-def _segment_row(
-    source: CurveSource, indices: Sequence[int], frames: Iterator[RGB], witness: Witness | None, length: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Looked:
+    """A frame in the making. counts: whether any machine counts on it."""
+
+    curve: Future[SMRCurve]
+    counts: bool
+    area: int
+
+
+def _look(source: CurveSource, index: int, rgb: RGB, witness: Witness | None, pool: ThreadPoolExecutor) -> _Looked:
+    area = rgb.shape[0] * rgb.shape[1]
+    if witness is None:
+        return _Looked(pool.submit(source.curve, rgb), True, area)
+    look = witness.look(index, rgb)
+    evidence = evidence_of(look, rgb, witness.thresholds)
+    return _Looked(pool.submit(source.curve, rgb, evidence), witness.valid(look), area)
+
+
+def _segment_row(segment: range, looked: Sequence[_Looked]) -> dict[str, Any]:
     """The mean curve of one segment's frames, its bits in all, and whether anything is seen there."""
-    curves, counts, area = [], [], 0
-    for index in indices:
-        rgb = next(frames)
-        area = rgb.shape[0] * rgb.shape[1]
-        look = witness.look(index, rgb) if witness is not None else None
-        evidence = evidence_of(look, rgb, witness.thresholds) if witness is not None and look is not None else ()
-        curves.append(source.curve(rgb, evidence))
-        counts.append(witness is None or look is None or witness.valid(look))
+    curves, counts = [frame.curve.result() for frame in looked], [frame.counts for frame in looked]
     seen = any(counts)
     kept = [curve for curve, counted in zip(curves, counts, strict=True) if counted or not seen]
     mean = {name: _mean([getattr(curve, name) for curve in kept]).clip(0, 1) for name in ("smr", "low", "high")}
-    bits = _mean([np.exp2(curve.log2_bits) for curve in curves]) * area * length
+    bits = _mean([np.exp2(curve.log2_bits) for curve in curves]) * looked[0].area * len(segment)
     # A predictor that is too sure of itself must not keep probes from moving its curve.
     deviation = max(float(np.mean([curve.shift_deviation for curve in kept])), _LEAST_DEVIATION)
     return {**mean, "bits": bits, "deviation": deviation, "seen": seen}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codec_wrappers.errors import InputError
 from codec_wrappers.plan import Segment
 from vcm_ratecontrol.jrd_rules import N_LEVELS
 from vcm_ratecontrol.media.sampling import sample_indices
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
-from vcm_ratecontrol.ratecontrol.predicted import nearest_condition, weights_file
+from vcm_ratecontrol.ratecontrol.predicted import nearest_condition, one_thread, weights_file
 from vcm_ratecontrol.ratecontrol.probing import decoded_like
 from vcm_ratecontrol.scoring import Tasks
 
@@ -34,12 +34,11 @@ class PredictedProbe:
 
 
 class ReferenceScorer:
-    """The full-reference predictor with its condition. For use by several threads, one at a time."""
+    """The full-reference predictor with its condition. For use by several threads at once."""
 
     def __init__(self, predictor: SMRPredictor, condition: Condition) -> None:
         self.name = predictor.name
         self._predictor, self._condition = predictor, condition
-        self._looking = threading.Lock()
 
     def probe(self, segment: Segment, pieces: Pieces, frames_per_segment: int) -> PredictedProbe:
         """Code a segment at its QP and score sampled frames. Raises EncoderError, InputError."""
@@ -52,7 +51,7 @@ class ReferenceScorer:
         values = []
         for before, after in zip(originals, decoded, strict=True):
             sample = Sample(before, after, self._condition, level=float(min(segment.qp, N_LEVELS - 1)))
-            with self._looking:
+            with one_thread():
                 values += self._predictor.predict([sample])
         return PredictedProbe(segment, sum(values) / len(values), coded.bits)
 
@@ -67,7 +66,8 @@ def open_reference_scorer(condition: Condition, weights: Path | None = None) -> 
     path = weights_file("smr_small", weights)
     if path is None:
         return None
-    predictor = load_predictor(path, expected="smr_small")
-    assert isinstance(predictor, SMRPredictor)
+    predictor = load_predictor(path)
+    if not isinstance(predictor, SMRPredictor):
+        raise InputError(f"{path}: holds '{predictor.name}', which scores no coded pictures; put another file there")
     used = nearest_condition(condition, predictor.known_conditions)
     return ReferenceScorer(predictor, used) if used is not None else None
