@@ -31,8 +31,8 @@ from codec_wrappers.plan import EncodePlan, Segment
 from vcm_ratecontrol.bench.detection_metrics import pseudo_average_precision
 from vcm_ratecontrol.bench.matched import bits_at
 from vcm_ratecontrol.jrd.analysis import clip_levels
+from vcm_ratecontrol.jrd.coding import code_map, method_of
 from vcm_ratecontrol.jrd.frame_levels import LevelSource
-from vcm_ratecontrol.jrd.job import code_map, method_of
 from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, segment_layers
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels

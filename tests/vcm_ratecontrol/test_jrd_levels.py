@@ -15,11 +15,19 @@ def test_surer_objects_and_lower_targets_stand_more() -> None:
     sizes = np.full(3, 0.3)
     for codec in ("vvc", "hevc"):
         rising = level_rule(codec, 0.75).levels([0.35, 0.6, 0.9], sizes)
-        assert (np.diff(rising) > 2).all()
+        assert (np.diff(rising) > 1).all()
         by_ratio = [level_rule(codec, ratio).levels([0.6], [0.3])[0] for ratio in (0.25, 0.5, 0.75, 0.9)]
         assert by_ratio == sorted(by_ratio, reverse=True)
         by_caution = [level_rule(codec, 0.75, caution).levels([0.6], [0.3])[0] for caution in (0.1, 0.25, 0.5)]
         assert by_caution == sorted(by_caution)
+
+
+def test_pooled_levels_give_small_objects_more_and_large_ones_less_than_their_own() -> None:
+    sizes = [0.04, 0.3, 0.9]
+    pooled, own = (level_rule("vvc", 0.75, pooled=p).levels([0.55] * 3, sizes) for p in (True, False))
+    assert pooled[0] < own[0] - 3
+    assert pooled[1] == pytest.approx(own[1])
+    assert pooled[2] > own[2] + 3
 
 
 def test_between_fitted_ratios_levels_are_between() -> None:
@@ -46,8 +54,8 @@ def test_quantile_regression_leaves_its_share_below() -> None:
     assert fitted[1] == pytest.approx(5, abs=0.6)
 
 
-def test_margins_are_an_eighth_of_the_side_and_at_least_eight_pixels() -> None:
-    around = Margin().around(np.array([[100.0, 100.0, 180.0, 132.0]]))
+def test_margins_are_a_share_of_the_side_and_at_least_some_pixels() -> None:
+    around = Margin(1 / 8, 8).around(np.array([[100.0, 100.0, 180.0, 132.0]]))
     np.testing.assert_allclose(around, [[90, 92, 190, 140]])
 
 

@@ -5,25 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import Encoder, get_encoder
-from codec_wrappers.join import Timing, check_companions, check_suffix
-from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode, encode_segment, guarded_group
-from codec_wrappers.plan import EncodePlan, Segment
-from codec_wrappers.qpmap import QPMap
+from codec_wrappers.join import check_companions, check_suffix
+from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode_segment, guarded_group
+from codec_wrappers.plan import Segment
 from codec_wrappers.workfolder import work_folder
-from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS, companions_of
+from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
-from vcm_ratecontrol.jrd.layer_proof import prove_layers
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, LayeredSource, segment_layers
+from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned_commands
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
@@ -36,7 +31,6 @@ from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 if TYPE_CHECKING:
     from vcm_ratecontrol.machines.library import LibraryRef
 
-Method = Literal["map", "rectangles", "pre-coding"]
 OnEvent = Callable[..., None]
 
 
@@ -60,11 +54,12 @@ class JRDRequest:
     frames_per_segment: int = 2
     anchor: bool = True
     overwrite: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
 class JRDReport:
-    """A finished per-object encode.
+    """A finished per-object encode, or a planned one (no bits then).
 
     method: how the encoder was made to code objects finer. qp_levels: QPs in use, rising; lowest_qp: of the most
     fragile object, None when there is none. object_share: of the blocks, 0..1. objects: boxes found on the frames
@@ -91,10 +86,10 @@ class JRDReport:
     segments: int
     bits: int
     file_bytes: int
-    anchor: AnchorReport | None
-    lost: tuple[LostObject, ...] | None
-    checked: int
     seconds: float
+    anchor: AnchorReport | None = None
+    lost: tuple[LostObject, ...] | None = None
+    checked: int = 0
     notes: tuple[str, ...] = ()
     commands: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
@@ -143,6 +138,10 @@ def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEve
     emit("segments", count=len(segments), frames=clip.n_frames)
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     planned = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
+    if request.dry_run:
+        folder = request.output.parent
+        commands = planned_commands(clip, planned.map, segments, job.encoder, folder, job.options)
+        return _report(job, found, planned.notes, None, (), len(segments), started, commands)
     result, levels = code_map(clip, planned.map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
@@ -153,7 +152,8 @@ def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEve
         )
         for one in lost:
             emit("lost", **vars(one))
-    return _report(job, found, planned.notes, result, levels, len(segments), anchor, lost, checked, started)
+    report = _report(job, found, planned.notes, result, levels, len(segments), started, result.commands)
+    return replace(report, anchor=anchor, lost=lost, checked=checked, seconds=time.monotonic() - started)
 
 
 def _checked(request: JRDRequest) -> _Job:
@@ -168,62 +168,6 @@ def _checked(request: JRDRequest) -> _Job:
         check_companions(clip.path, request.output)
     options = EncodeOptions(request.preset, "still" if clip.kind == "still" else "inter", request.workers)
     return _Job(request, clip, encoder, options, capabilities, background)
-
-
-def code_map(
-    clip: Clip,
-    qp_map: QPMap,
-    segments: Sequence[range],
-    encoder: Encoder,
-    output: Path,
-    options: EncodeOptions,
-    progress: Progress = SILENT,
-) -> tuple[EncodeResult, tuple[int, ...]]:
-    """Code a clip by a map of its frames, in the way that the encoder allows; it is proven to act.
-
-    qp_map: in the encoder's QPs and blocks, of `layers.BLOCK_SIZE` where it takes no QP per block. Returns the
-    written file, and the QPs that its blocks have, rising.
-    """
-    timing, companions = Timing(clip.time_base, clip.pts), companions_of(clip)
-
-    def run(plan: EncodePlan, source: Clip | LayeredSource) -> EncodeResult:
-        progress.phase("encoding", clip.n_frames)
-        return encode(plan, source, encoder, output, timing, options, companions, progress.advance)
-
-    method = method_of(encoder)
-    if method != "pre-coding":
-        qp = qp_map.qp if method == "map" else _still_in_segments(qp_map, segments)
-        plan = tuple(Segment(s.start, s.stop, _commonest(qp[s.start : s.stop])) for s in segments)
-        return run(EncodePlan(plan, qp_map.with_qp(qp)), clip), tuple(np.unique(qp).tolist())
-    layers = [segment_layers(s, qp_map.qp[s.start : s.stop]) for s in segments]
-    with ExitStack() as stack:
-        folder = stack.enter_context(work_folder(output))
-        group = stack.enter_context(guarded_group())
-        source = LayeredSource(clip, layers, encoder, options, folder / "layers", group)
-        progress.phase("proving that pre-coding acts")
-        prove_layers(layers, source, encoder, options, folder, group)
-        result = run(EncodePlan(tuple(one.segment for one in layers)), source)
-    return result, tuple(sorted({qp for one in layers for qp in one.qps}))
-
-
-def method_of(encoder: Encoder) -> Method:
-    """How an encoder is made to code objects finer."""
-    methods: dict[str, Method] = {"map": "map", "rectangles": "rectangles", "none": "pre-coding"}
-    return methods[encoder.capabilities().block_qp]
-
-
-def _still_in_segments(qp_map: QPMap, segments: Sequence[range]) -> npt.NDArray[np.int16]:
-    """Maps that hold still within each segment: the lowest QP that a block has in it."""
-    qp = qp_map.qp.copy()
-    for segment in segments:
-        qp[segment.start : segment.stop] = qp[segment.start : segment.stop].min(axis=0)
-    return qp
-
-
-def _commonest(qp: npt.NDArray[np.int16]) -> int:
-    """The QP that most blocks of a segment have: as base it costs least to signal."""
-    values, counts = np.unique(qp, return_counts=True)
-    return int(values[counts.argmax()])
 
 
 def _anchor(job: _Job, segments: Sequence[range], result: EncodeResult, progress: Progress) -> AnchorReport | None:
@@ -250,17 +194,15 @@ def _report(
     job: _Job,
     found: ClipLevels,
     notes: Sequence[str],
-    result: EncodeResult,
+    result: EncodeResult | None,
     levels: tuple[int, ...],
     n_segments: int,
-    anchor: AnchorReport | None,
-    lost: tuple[LostObject, ...] | None,
-    checked: int,
     started: float,
+    commands: tuple[tuple[str, ...], ...],
 ) -> JRDReport:
     clip = job.clip
     told = [*found.notes, *notes]
-    if result.moved_cells:
+    if result is not None and result.moved_cells:
         told.append(f"{result.moved_cells} blocks lowered because the encoder cannot jump so far between QPs")
     if job.encoder.codec == "av1":
         told.append("levels are those of VVC, QP for QP: no labels of AV1 were made")
@@ -269,7 +211,7 @@ def _report(
         output=job.request.output,
         encoder=job.encoder.name,
         encoder_version=job.capabilities.version,
-        preset=result.preset,
+        preset=job.options.preset or job.encoder.default_preset,
         width=clip.width,
         height=clip.height,
         n_frames=clip.n_frames,
@@ -277,18 +219,15 @@ def _report(
         ratio=job.request.settings.ratio,
         method=method_of(job.encoder),
         qp_levels=levels,
-        lowest_qp=min(levels) if found.lowest is not None else None,
+        lowest_qp=min(levels) if levels and found.lowest is not None else None,
         background_qp=job.background_qp,
         object_share=found.object_share,
         objects=found.objects,
         looked=found.looked,
         segments=n_segments,
-        bits=result.bits,
-        file_bytes=result.file_bytes,
-        anchor=anchor,
-        lost=lost,
-        checked=checked,
+        bits=result.bits if result else 0,
+        file_bytes=result.file_bytes if result else 0,
         seconds=time.monotonic() - started,
         notes=tuple(told),
-        commands=result.commands,
+        commands=commands,
     )

@@ -30,7 +30,7 @@ from codec_wrappers.qpmap import QPMap
 from codec_wrappers.qpmap_legal import MapRules, legalise
 
 if TYPE_CHECKING:
-    from codec_wrappers.capabilities import Capabilities, Codec
+    from codec_wrappers.capabilities import Capabilities
     from vcm_ratecontrol.media import Clip
 
 BLOCK_SIZE = 32
@@ -63,40 +63,26 @@ def segment_layers(frames: range, qp: npt.NDArray[np.int16], max_layers: int = M
     return SegmentLayers(Segment(frames.start, frames.stop, int(qps[0])), tuple(qps.tolist()), choice)
 
 
-@dataclass(frozen=True)
 class Unfiltered:
     """An encoder with its loop filters off, where it is known how; else as it is."""
 
-    inner: Encoder
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def codec(self) -> Codec:
-        return self.inner.codec
-
-    @property
-    def raw_format(self) -> str:
-        return self.inner.raw_format
-
-    @property
-    def default_preset(self) -> str:
-        return self.inner.default_preset
+    def __init__(self, inner: Encoder) -> None:
+        self._inner = inner
+        self.name, self.codec = inner.name, inner.codec
+        self.raw_format, self.default_preset = inner.raw_format, inner.default_preset
 
     def capabilities(self) -> Capabilities:
-        return self.inner.capabilities()
+        return self._inner.capabilities()
 
     def map_rules(self) -> MapRules | None:
-        return self.inner.map_rules()
+        return self._inner.map_rules()
 
     def command(self, job: EncodeJob) -> EncodeCommand:
-        command = self.inner.command(job)
+        command = self._inner.command(job)
         return replace(command, argv=tuple(_unfiltered(command.argv)))
 
     def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
-        return self.inner.read_back(job, log)
+        return self._inner.read_back(job, log)
 
 
 def _unfiltered(argv: Sequence[str]) -> Iterator[str]:
@@ -119,7 +105,7 @@ class LayeredSource:
     ) -> None:
         """folder: a private one, made here. group: its encoder processes are killed with it."""
         self.clip, self._plan, self._options, self._folder, self._group = clip, tuple(plan), options, folder, group
-        self._encoder: Encoder = Unfiltered(encoder)  # type: ignore[assignment]
+        self._encoder = Unfiltered(encoder)
         self._pieces: dict[tuple[int, int], Path] = {}
         folder.mkdir()
 
