@@ -45,8 +45,7 @@ def bootstrap(
     """
     if n_items < 1:
         raise InputError("bootstrap: no items left to average; check the list of failed items")
-    if not 0.0 < confidence < 1.0:
-        raise InputError(f"bootstrap: confidence {confidence} is outside (0, 1); give for example 0.95")
+    check_confidence(confidence)
     estimate = float(statistic(np.arange(n_items)))
     if n_items == 1:
         return Interval(estimate, None, None, confidence, 1, 0)
@@ -68,7 +67,15 @@ def bootstrap_mean(
     if not np.isfinite(array).all():
         raise InputError("bootstrap: a value is not finite; leave failed items out before averaging")
 
-    def mean_of(items: NDArray[np.intp]) -> float:
-        return float(array[items].mean())
+    if len(array) < 2:
+        return bootstrap(lambda items: float(array[items].mean()), len(array), seed=seed, confidence=confidence)
+    check_confidence(confidence)
+    draws = np.random.default_rng(seed).integers(0, len(array), (n_resamples, len(array)))
+    low, high = np.quantile(array[draws].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(array.mean()), float(low), float(high), confidence, len(array), n_resamples)
 
-    return bootstrap(mean_of, len(array), seed=seed, n_resamples=n_resamples, confidence=confidence)
+
+def check_confidence(confidence: float) -> None:
+    """Raises InputError unless it lies within (0, 1)."""
+    if not 0.0 < confidence < 1.0:
+        raise InputError(f"bootstrap: confidence {confidence} is outside (0, 1); give for example 0.95")

@@ -1,0 +1,88 @@
+"""The files of a benchmark: JSON, CSV, one page that needs nothing else, and README's table."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.vcm_ratecontrol.bench_runs import LEVELS, run, small_pictures, unseen
+from vcm_ratecontrol.bench.markdown import markdown_tables
+from vcm_ratecontrol.bench.results import csv_text, document, json_text
+from vcm_ratecontrol.bench.run import BenchRun
+from vcm_ratecontrol.bench.writing import read_results, write_results
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def pictures(asset: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_pictures(asset("images"), tmp_path_factory.mktemp("data") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def bench(pictures: Path, machines_dir: Path, cache: Path) -> BenchRun:
+    return run([pictures], unseen(machines_dir), cache, methods=("smr-measured", "oracle-pooled"), targets=(0.5, 0.7))
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.headings: list[str] = []
+        self.links: list[str] = []
+        self._heading = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._heading = tag in ("h1", "h2", "h3")
+        if tag == "img":
+            self.images.append(dict(attrs))
+        self.links += [value or "" for name, value in attrs if name in ("href", "src") and tag != "img"]
+
+    def handle_data(self, data: str) -> None:
+        if self._heading and data.strip():
+            self.headings.append(data.strip())
+        self._heading = False
+
+
+def test_the_files_hold_every_figure_and_the_page_needs_nothing_else(bench: BenchRun, tmp_path: Path) -> None:
+    paths, found = write_results(bench, tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.csv", "results.json"]
+    assert read_results(paths["json_file"]) == json.loads(json_text(found))
+    lines = paths["csv_file"].read_text().splitlines()
+    assert len(lines) == 1 + sum(len(method["points"]) for method in found["codecs"][0]["methods"])
+    assert csv_text(found).startswith("codec,method,setting,smr,")
+    page = _Page()
+    page.feed(paths["report"].read_text())
+    assert page.links == []
+    for title in ("Rate against SMR", "Rate against mAP", "Savings per item", "Chosen QPs", "Savings against effort"):
+        assert title in page.headings
+    kinds = []
+    for image in page.images:
+        assert image["alt"]
+        kind, _, data = (image["src"] or "").partition(";base64,")
+        kinds.append(kind)
+        content = base64.b64decode(data, validate=True)
+        if kind == "data:image/svg+xml":
+            assert ElementTree.fromstring(content).tag.endswith("svg")
+        else:
+            assert content.startswith(b"\x89PNG")
+    assert kinds.count("data:image/svg+xml") >= 6
+    assert kinds.count("data:image/png") == 6  # two pictures: original, flat, chosen
+    assert "NaN" not in paths["json_file"].read_text()
+
+
+def test_the_table_of_the_readme(bench: BenchRun) -> None:
+    text = markdown_tables(document(bench))
+    assert "| method | at SMR 0.5 | at SMR 0.7 | BD-rate | encodes | seconds |" in text
+    assert "3 pictures" in text
+    assert "judged by 2 others" in text
+    assert text.count("\n| `") == len(bench.codecs[0].methods) - 1
