@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.jrd_encode import encode_jrd_options, run_jrd
+from vcm_ratecontrol.cli.jrd_options import JRDOptions
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--qp", type=int, help="Code at this QP instead: a flat anchor.")
 @click.option("--qp-map", type=click.Path(path_type=Path), metavar="FILE",
               help="QPs per block (.npz, .png, or .txt, .bin offsets to --qp); kvazaar, x265, uvg266.")  # fmt: skip
+@encode_jrd_options
 @machine_options(required=False)
 @click.option("--weights", type=click.Path(path_type=Path), metavar="DIR", help="Predictors of your own.")
 @click.option("--codec", default="vvc", show_default=True, help="vvc, hevc, hevc-kvazaar, av1, or an encoder's name.")
@@ -52,7 +55,15 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Write nothing and exit 3 when the target cannot be reached.")
 @click.option("--dry-run", is_flag=True, help="Find the QPs, print the exact command lines, write nothing.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace an existing output.")
-def main(run: CommandRun, /, sources: tuple[Path, ...], output: Path, machines: MachineOptions, **options: Any) -> None:
+def main(
+    run: CommandRun,
+    /,
+    sources: tuple[Path, ...],
+    output: Path,
+    machines: MachineOptions,
+    jrd: JRDOptions,
+    **options: Any,
+) -> None:
     """Encode INPUT (a picture or a clip) so that machines still see in it what they saw before.
 
     The QPs are predicted, or with --machines found with the machines that will watch. Several inputs go into the folder
@@ -63,9 +74,13 @@ def main(run: CommandRun, /, sources: tuple[Path, ...], output: Path, machines: 
       vcm-encode --target-smr 0.9 clip.mp4 -o out.mp4
       vcm-encode --target-smr 0.9 --machines library/ street.jpg -o street.mp4
       vcm-encode --target-smr 0.9 --floor 0.6 photos/*.jpg -o coded/
+      vcm-encode --target-jrd 0.75 --machines library/ --detector yolox_nano clip.mp4 -o out.mp4
       vcm-encode --qp 37 clip.mp4 -o anchor.mp4
     """
     run.progress.phase("analysis")  # before the imports, so that something is seen at once
+    if jrd.wanted(options):
+        run_jrd(run, sources, output, machines, jrd, options)
+        return
     from vcm_ratecontrol.api import request_of
     from vcm_ratecontrol.encoding import encode_file
 

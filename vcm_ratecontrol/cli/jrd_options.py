@@ -26,6 +26,19 @@ class JRDOptions:
     background_qp: int | None
     caution: float
 
+    def wanted(self, options: dict[str, Any]) -> bool:
+        """Whether per-object coding is asked for; takes `verify_jrd` out of the other options where it is not.
+
+        Raises click.UsageError for an option that means nothing without it.
+        """
+        if self.ratio is not None:
+            return True
+        given = {"detector": self.detector, "objects": self.objects, "background-qp": self.background_qp}
+        for name, value in {**given, "verify-jrd": options.pop("verify_jrd") or None}.items():
+            if value is not None:
+                raise click.UsageError(f"--{name} needs --target-jrd, the share of machines to code each object for")
+        return False
+
     def settings(self, machines: MachineOptions) -> JRDSettings:
         """Raises InputError for values that do not fit each other, click.UsageError without a ratio."""
         from dataclasses import replace
