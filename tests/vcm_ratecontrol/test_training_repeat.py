@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def fit(
-    made: Made, out: Path, name: str = "curve_evidence", *, seed: int = 0, stop_after: int = 0, **settings: object
+    made: Made,
+    out: Path,
+    changed: Mapping[str, object] | None = None,
+    *,
+    name: str = "curve_evidence",
+    seed: int = 0,
+    stop_after: int = 0,
+    resume: bool = False,
+    minutes: float = 0.0,
+    workers: int = 0,
 ) -> tuple[str, FitResult]:
-    """Hash of the weights. stop_after: epochs after whose state the run dies, as by a kill."""
+    """Hash of the weights. changed: against SHORT. stop_after: epochs after whose state the run dies, as by a kill."""
     asked = request(made, name, out).data
     assert asked is not None
-    workers = int(str(settings.pop("workers", 0)))
-    resume, minutes = bool(settings.pop("resume", False)), float(str(settings.pop("max_minutes", 0)))
-    options = training_options({}, {**SHORT, **settings})
+    options = training_options({}, {**SHORT, **(changed or {})})
     objective = table_objective(tiny(name), options, load_data(asked), seed)
     torch.manual_seed(seed)
     network = build_network(tiny(name))
@@ -62,7 +70,7 @@ def fit(
                 raise KeyboardInterrupt
             return run_epoch(*arguments)  # type: ignore[arg-type]
 
-        trainer._run_epoch = dies  # type: ignore[method-assign]
+        trainer._run_epoch = dies  # type: ignore[method-assign,assignment]
     result = trainer.fit()
     return weights_sha256(network.state_dict()), result
 
@@ -81,12 +89,12 @@ def test_a_killed_run_ends_in_the_weights_of_one_that_was_not(name: str, made: M
     """curve_small also has batch statistics, augmented views and stochastic depth."""
     settings = PIXELS if name == "curve_small" else {}
     stop = 1 if name == "curve_small" else 2
-    whole, _ = fit(made, tmp_path / "whole", name, **settings)
+    whole, _ = fit(made, tmp_path / "whole", settings, name=name)
     with pytest.raises(KeyboardInterrupt):
-        fit(made, tmp_path / "killed", name, stop_after=stop, **settings)
+        fit(made, tmp_path / "killed", settings, name=name, stop_after=stop)
     state = load_state(tmp_path / "killed", {"seed": 0})
     assert state is not None and state.epoch == stop
-    resumed, result = fit(made, tmp_path / "killed", name, resume=True, **settings)
+    resumed, result = fit(made, tmp_path / "killed", settings, name=name, resume=True)
     assert resumed == whole
     assert result.epochs == settings.get("epochs", 4)
     for column in ("epoch", "train loss", "validation score"):
@@ -94,7 +102,7 @@ def test_a_killed_run_ends_in_the_weights_of_one_that_was_not(name: str, made: M
 
 
 def test_a_folder_with_a_run_is_not_overwritten_or_mixed(made: Made, tmp_path: Path) -> None:
-    fit(made, tmp_path, epochs=1)
+    fit(made, tmp_path, {"epochs": 1})
     with pytest.raises(CacheError, match="holds a run already; go on with --resume"):
         fit(made, tmp_path)
     with pytest.raises(CacheError, match=r"made with another seed \(0, now 1\)"):
@@ -105,15 +113,15 @@ def test_a_folder_with_a_run_is_not_overwritten_or_mixed(made: Made, tmp_path: P
 
 
 def test_training_ends_early_when_nothing_gets_better_or_time_is_up(made: Made, tmp_path: Path) -> None:
-    _, still = fit(made, tmp_path / "a", learning_rate=1e-30, averaging=0.0, patience=2, epochs=9)
+    _, still = fit(made, tmp_path / "a", {"learning_rate": 1e-30, "averaging": 0.0, "patience": 2, "epochs": 9})
     assert still.ending == "no better" and still.epochs < 9
-    _, late = fit(made, tmp_path / "b", max_minutes=1e-6)
+    _, late = fit(made, tmp_path / "b", minutes=1e-6)
     assert late.ending == "time is up" and late.epochs == 0
     _, after = fit(made, tmp_path / "b", resume=True)
     assert after.ending == "all epochs"
 
 
-def options_of(made: Made, out: Path, **settings: object) -> list[str]:
+def options_of(made: Made, out: Path, **settings: int) -> list[str]:
     values = {**SHORT, **settings}
     pairs = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     folders = ["--labels", made.labels, "--pictures", made.pictures, "--out", out]
@@ -127,7 +135,7 @@ def environment_of(out: Path) -> dict[str, str]:
 def test_sigterm_stops_a_training_that_then_goes_on(made: Made, tmp_path: Path) -> None:
     """As a process: exit code 130, the state of whole epochs stays, and --resume ends as if nothing had been."""
     command = [sys.executable, "-m", "vcm_ratecontrol.cli.train"]
-    long = options_of(made, tmp_path / "out", epochs=6, steps_per_epoch=60)
+    long = options_of(made, tmp_path / "out", epochs=6, steps_per_epoch=60, patience=9)
     started = subprocess.Popen(
         [*command, *long, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment_of(tmp_path),
@@ -156,18 +164,17 @@ def test_sigterm_stops_a_training_that_then_goes_on(made: Made, tmp_path: Path) 
 
 @pytest.mark.timeout(300)
 def test_two_processes_train_one_network(made: Made, tmp_path: Path) -> None:
-    """DistributedDataParallel through torchrun, with gloo on the CPU: one leader writes, and it can be repeated."""
+    """DistributedDataParallel through torchrun, with gloo on the CPU: the leader alone validates, writes and prints."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    found = []
-    for name in ("a", "b"):
-        done = subprocess.run(
-            [*launcher, "vcm_ratecontrol.cli.train", *options_of(made, tmp_path / name, epochs=1)],
-            capture_output=True, text=True, timeout=140, env=environment_of(tmp_path), cwd=tmp_path,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found.append(load_file(tmp_path / name / "curve_evidence.safetensors"))
-        assert logged(tmp_path / name, "epoch") == [1]
-        assert done.stdout.count("curve_evidence.safetensors") == 1
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
-    state = load_state(tmp_path / "a", {})
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [*launcher, "vcm_ratecontrol.cli.train", *options_of(made, out, epochs=2)],
+        capture_output=True, text=True, timeout=240, env=environment_of(tmp_path), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("curve_evidence.safetensors") == 1
+    assert logged(out, "epoch") == [1, 2]
+    weights = load_file(out / "curve_evidence.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    state = load_state(out, {})
     assert state is not None and state.identity["number of processes"] == 2
