@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 
 from tests.vcm_ratecontrol.encode_runs import Run, vcm_encode
 from tests.vcm_ratecontrol.training_table import Made, make_table, not_finite, request
-from vcm_ratecontrol.cli.train import parse_setting
+from vcm_ratecontrol.cli.common import run_command
+from vcm_ratecontrol.cli.train import main, parse_setting
 from vcm_ratecontrol.predictors.checkpoint import read_card
 from vcm_ratecontrol.training.run import train
 
@@ -20,6 +22,20 @@ SHORT = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 16}
 
 def vcm_train(*arguments: object) -> Run:
     return vcm_encode(*arguments, module="train", env={"OMP_NUM_THREADS": "1"})
+
+
+Ask = Callable[..., Run]
+
+
+@pytest.fixture
+def ask(capfd: pytest.CaptureFixture[str]) -> Ask:
+    """The command in this process, which spares seconds of imports: for what is refused at once."""
+
+    def run(*arguments: object) -> Run:
+        code = run_command(main, [str(argument) for argument in arguments])
+        return Run(code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def trained(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of curve_evidence."""
     torch.set_num_threads(1)
-    report = train(request(made, "curve_evidence", tmp_path_factory.mktemp("trained"), **SHORT))
+    report = train(request(made, "curve_evidence", tmp_path_factory.mktemp("trained"), SHORT))
     assert report is not None
     return report.checkpoint
 
@@ -107,45 +123,47 @@ def test_evaluate_judges_by_the_machines_of_the_card(made: Made, trained: Path, 
         (["--init", "/nonexistent.safetensors"], ["/nonexistent.safetensors"]),
     ],
 )  # fmt: skip
-def test_wrong_options_are_told_in_a_line(options: list[str], parts: list[str], made: Made, tmp_path: Path) -> None:
-    run = vcm_train("curve_evidence", *folders(made, tmp_path / "out"), *options)
+def test_wrong_options_are_told_in_a_line(
+    options: list[str], parts: list[str], made: Made, tmp_path: Path, ask: Ask
+) -> None:
+    run = ask("curve_evidence", *folders(made, tmp_path / "out"), *options)
     refused(run, *parts, code=7 if "--init" in options else 2)
     assert not (tmp_path / "out" / "state.pt").exists()
 
 
-def test_what_is_not_there_is_named(made: Made, trained: Path, tmp_path: Path) -> None:
+def test_what_is_not_there_is_named(made: Made, trained: Path, tmp_path: Path, ask: Ask) -> None:
     empty, out = tmp_path / "empty", tmp_path / "out"
     empty.mkdir()
     pictures, labels = ["--pictures", made.pictures], ["--labels", made.labels]
     refused(vcm_train("nothing", *folders(made, out)), "no predictor configuration 'nothing'", "curve_small")
-    refused(vcm_train("curve_small", *pictures, "--out", out), "learns from labels: give --labels")
-    refused(vcm_train("curve_small", *labels, "--out", out), "--pictures: give the folders")
-    refused(vcm_train("curve_small", "--labels", empty, *pictures, "--out", out), str(empty), "no labels")
-    refused(vcm_train("curve_small", *labels, "--pictures", empty, "--out", out), str(empty))
-    refused(vcm_train("evaluate", trained, *pictures), "--labels")
-    refused(vcm_train("evaluate", tmp_path / "no.safetensors", *labels, *pictures), "no.safetensors", code=7)
+    refused(ask("curve_small", *pictures, "--out", out), "learns from labels: give --labels")
+    refused(ask("curve_small", *labels, "--out", out), "--pictures: give the folders")
+    refused(ask("curve_small", "--labels", empty, *pictures, "--out", out), str(empty), "no labels")
+    refused(ask("curve_small", *labels, "--pictures", empty, "--out", out), str(empty))
+    refused(ask("evaluate", trained, *pictures), "--labels")
+    refused(ask("evaluate", tmp_path / "no.safetensors", *labels, *pictures), "no.safetensors", code=7)
 
 
-def test_a_run_is_kept_from_another_configuration(made: Made, trained: Path, tmp_path: Path) -> None:
+def test_a_run_is_kept_from_another_configuration(made: Made, trained: Path, tmp_path: Path, ask: Ask) -> None:
     """Neither its state nor its weights are taken for another network's."""
     folder = tmp_path / "run"
     shutil.copytree(trained.parent, folder)
     told = folders(made, folder)
-    refused(vcm_train("curve_evidence", *told), "holds a run already", "--resume")
-    refused(vcm_train("curve_evidence", *told, "--resume", "--set", "epochs=9"), "made with another configuration")
-    refused(
-        vcm_train("curve_small", *folders(made, tmp_path / "new"), "--init", trained), "cannot be what this network"
-    )
+    refused(ask("curve_evidence", *told), "holds a run already", "--resume")
+    refused(ask("curve_evidence", *told, "--resume", "--set", "epochs=9"), "made with another configuration")
+    refused(ask("curve_small", *folders(made, tmp_path / "new"), "--init", trained), "cannot be what this network")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(trained.read_bytes()[:-100])
-    run = vcm_train("evaluate", damaged, "--labels", made.labels, "--pictures", made.pictures)
+    run = ask("evaluate", damaged, "--labels", made.labels, "--pictures", made.pictures)
     refused(run, "damaged.safetensors")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_cuda_that_is_not_there_is_an_error_and_auto_is_not(made: Made, trained: Path, tmp_path: Path) -> None:
+def test_cuda_that_is_not_there_is_an_error_and_auto_is_not(
+    made: Made, trained: Path, tmp_path: Path, ask: Ask
+) -> None:
     told = [option if option != "cpu" else "cuda" for option in folders(made, tmp_path / "out")]
-    refused(vcm_train("curve_evidence", *told), "cuda", code=7)
+    refused(ask("curve_evidence", *told), "cuda", code=7)
 
 
 def test_settings_are_read_as_in_toml() -> None:
