@@ -15,6 +15,7 @@ from tests.vcm_ratecontrol.training_table import Made, make_table, not_finite, r
 from vcm_ratecontrol.cli.common import run_command
 from vcm_ratecontrol.cli.train import main, parse_setting
 from vcm_ratecontrol.predictors.checkpoint import read_card
+from vcm_ratecontrol.predictors.config import CONFIG_DIR
 from vcm_ratecontrol.training.run import train
 
 SHORT = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 16}
@@ -66,8 +67,6 @@ def refused(run: Run, *parts: str, code: int = 2) -> None:
 
 def test_a_run_from_a_configuration_file_tells_what_it_did(made: Made, tmp_path: Path) -> None:
     """A file of the user's own, `--set`, `--limit`, JSON events."""
-    from vcm_ratecontrol.predictors.config import CONFIG_DIR
-
     text = (CONFIG_DIR / "curve_evidence.toml").read_text().replace('"curve_evidence"', '"mine"', 1)
     (tmp_path / "mine.toml").write_text(text)
     options = ["--set", "epochs=2", "--set", "steps_per_epoch=3", "--set", "batch_size=8", "--limit", 9]
@@ -172,3 +171,19 @@ def test_settings_are_read_as_in_toml() -> None:
     assert parse_setting("qps=[22, 37]") == ("qps", [22, 37])
     assert parse_setting("init=a/b.safetensors") == ("init", "a/b.safetensors")
     assert parse_setting('task="both"') == ("task", "both")
+
+
+def test_labels_that_do_not_fit_the_configuration_are_refused(made: Made, tmp_path: Path, ask: Ask) -> None:
+    """Labels of a codec that the network has no condition for; two folders of one kind; a damaged shard."""
+    text = (CONFIG_DIR / "curve_evidence.toml").read_text()
+    (tmp_path / "hevc.toml").write_text("\n".join(line for line in text.splitlines() if '"vvc/' not in line))
+    told = folders(made, tmp_path / "out")
+    refused(ask(tmp_path / "hevc.toml", *told), "has no condition 'vvc/still/", "[network] conditions")
+    (tmp_path / "broken.toml").write_text(text + "[[")
+    refused(ask(tmp_path / "broken.toml", *told), "broken.toml", "not a TOML file")
+    refused(ask("curve_evidence", *told, "--labels", made.labels), "two folders are of vvc/still")
+    copy = tmp_path / "labels"
+    shutil.copytree(made.labels, copy)
+    shard = next((copy / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:200])
+    refused(ask("curve_evidence", "--labels", copy, "--pictures", made.pictures, "--out", tmp_path / "out"), shard.name)
