@@ -24,6 +24,7 @@ from vcm_ratecontrol.bench.predicted import predict
 from vcm_ratecontrol.bench.savings import FlatCurve, Saving, bd_rates, saving_at, saving_at_equal_map, saving_near
 from vcm_ratecontrol.bench.table import Table, make_table
 from vcm_ratecontrol.bench.view import Prediction, View, make_view
+from vcm_ratecontrol.labels.verdicts import check_thresholds
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 
@@ -148,6 +149,7 @@ def run_bench(
     Raises InputError (nothing to do, options that contradict each other), MissingToolError, OutputError.
     """
     started = time.monotonic()
+    check_thresholds(settings.thresholds)
     chosen = {codec: _checked(codec, settings) for codec in settings.codecs}
     progress.phase("opening machines")
     library = sets.open()
