@@ -92,7 +92,7 @@ def test_after_kill_9_the_same_command_goes_on_where_it_was(film: Path, machines
     cache, output = tmp_path / "cache", tmp_path / "out.mp4"
     options = [*machine_options(machines_dir, 0.9, NAMES), "--probes", "2", "--no-anchor"]
     killed = Started(film, "-o", output, *options, cache=cache)
-    killed.until(kind("segment"))
+    killed.until(kind("probe"))
     killed.process.kill()
     assert killed.finish().code == -signal.SIGKILL
     # Encoders whose input has gone end by themselves.

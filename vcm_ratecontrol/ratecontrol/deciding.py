@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -117,17 +117,32 @@ class Decider:
         for place, rows in enumerate(self._rows()):
             prober = self._probers[place]
             assert prober is not None
-            found = choose_all(
+            finished: dict[int, SegmentChoice] = {}
+            tell = partial(self._found, place, dict(zip(self._starts(place), rows, strict=True)), curves, finished)
+            choose_all(
                 self._sources[place].segments, prober, self._target, self._range, self._workers,
-                partial(self._tell_probe, place), lambda choice: self._progress.advance(1), probes, curves.smr[rows],
+                partial(self._tell_probe, place), tell, probes, curves.smr[rows],
             )  # fmt: skip
-            choices += [
-                replace(choice, predicted=_predicted(curves, int(row), choice.segment.qp))
-                for row, choice in zip(rows, found, strict=True)
-            ]
-        for (place, _), choice in zip(self._items, choices, strict=True):
-            self._tell_choice(place, choice)
+            choices += [finished[start] for start in self._starts(place)]
         return choices
+
+    def _starts(self, place: int) -> list[int]:
+        return [frames.start for frames in self._sources[place].segments]
+
+    def _found(
+        self,
+        place: int,
+        row_of: Mapping[int, np.intp],
+        curves: Curves,
+        finished: dict[int, SegmentChoice],
+        choice: SegmentChoice,
+    ) -> None:
+        """A search has ended: compare it with what was predicted, and tell."""
+        segment = choice.segment
+        compared = replace(choice, predicted=_predicted(curves, int(row_of[segment.start]), segment.qp))
+        finished[segment.start] = compared
+        self._tell_choice(place, compared)
+        self._progress.advance(1)
 
     def _rounds(self, curves: Curves, probes: int) -> Settled[Any]:
         judges = self._judges.room is not None
