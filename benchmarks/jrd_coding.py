@@ -33,7 +33,7 @@ from vcm_ratecontrol.bench.matched import bits_at
 from vcm_ratecontrol.jrd.analysis import clip_levels
 from vcm_ratecontrol.jrd.coding import code_map, method_of
 from vcm_ratecontrol.jrd.frame_levels import LevelSource
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, segment_layers
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, narrowed, segment_layers
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
 from vcm_ratecontrol.labels.splits import split_of
@@ -114,9 +114,12 @@ class Judging:
             background_qp_of(settings.background_qp, capabilities),
             (capabilities.qp_min, capabilities.qp_max),
         )
+        qp_map = planned.map
+        if settings.pooled and method_of(encoder) == "pre-coding":
+            qp_map = narrowed(qp_map, item.segments, background_qp_of(settings.background_qp, capabilities))
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "objects.mp4"
-            result, _ = code_map(item.clip, planned.map, item.segments, encoder, output, options_for(item.clip))
+            result, _ = code_map(item.clip, qp_map, item.segments, encoder, output, options_for(item.clip))
             looks = self.look(decoded_like(item.clip, output, item.frames))
         return Coded(result.bits, looks, found.object_share)
 
@@ -297,7 +300,8 @@ def above_ideal(
         found = clip_levels(item.clip, source, BLOCK_SIZE, 1.0)
         background = background_qp_of(settings.background_qp, capabilities)
         planned = qp_map_of(found.levels, item.clip.width, item.clip.height, BLOCK_SIZE, background, limits)
-        total += ideal_bits(item, segment_layers(range(1), planned.map.qp), encoder)
+        narrow = narrowed(planned.map, item.segments, background)
+        total += ideal_bits(item, segment_layers(range(1), narrow.qp), encoder)
     return sum(one.bits for one in coded) / total - 1
 
 

@@ -11,6 +11,7 @@ from codec_wrappers.color import split_planes
 from codec_wrappers.encoder import get_encoder
 from codec_wrappers.errors import MapHadNoEffectError
 from codec_wrappers.pipeline import EncodeOptions, encode_segment, guarded_group
+from codec_wrappers.qpmap import QPMap
 from vcm_ratecontrol.jrd.layer_proof import prove_layers
 from vcm_ratecontrol.jrd.layers import (
     BLOCK_SIZE,
@@ -19,6 +20,7 @@ from vcm_ratecontrol.jrd.layers import (
     SegmentLayers,
     Unfiltered,
     composite,
+    narrowed,
     segment_layers,
 )
 from vcm_ratecontrol.media import Clip, open_clip
@@ -57,6 +59,17 @@ def test_few_qps_are_kept_as_they_are() -> None:
     layers = one_object()
     assert layers.qps == (32, 47)
     assert layers.choice[0].sum() == 30 - 4
+
+
+def test_the_finest_objects_stay_near_the_mean_of_their_segment() -> None:
+    qp = np.full((4, 5, 6), 51, np.int16)
+    qp[:2, 0, :4] = [20, 40, 40, 40]  # mean 35
+    qp[2:, 0, 0] = 20
+    given = QPMap(qp, 32, 175, 131)
+    narrow = narrowed(given, [range(2), range(2, 4)], 51, span=3)
+    assert narrow.qp[0, 0].tolist() == [32, 40, 40, 40, 51, 51]
+    assert narrow.qp[2, 0].tolist() == [20, 51, 51, 51, 51, 51]
+    assert (narrow.qp[:, 1:] == 51).all()
 
 
 def test_blocks_come_from_their_layers_to_the_sample(still: Clip) -> None:

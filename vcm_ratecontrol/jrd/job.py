@@ -18,7 +18,7 @@ from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
 from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned_commands
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, narrowed
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
@@ -138,11 +138,14 @@ def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEve
     emit("segments", count=len(segments), frames=clip.n_frames)
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     planned = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
+    qp_map = planned.map
+    if settings.pooled and method_of(job.encoder) == "pre-coding":
+        qp_map = narrowed(qp_map, segments, job.background_qp)
     if request.dry_run:
         folder = request.output.parent
-        commands = planned_commands(clip, planned.map, segments, job.encoder, folder, job.options)
+        commands = planned_commands(clip, qp_map, segments, job.encoder, folder, job.options)
         return _report(job, found, planned.notes, None, (), len(segments), started, commands)
-    result, levels = code_map(clip, planned.map, segments, job.encoder, request.output, job.options, progress)
+    result, levels = code_map(clip, qp_map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
     checked = 0
