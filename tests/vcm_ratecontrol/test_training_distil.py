@@ -150,7 +150,7 @@ def test_the_stand_in_learns_and_predictors_start_from_it(taught: Path, photogra
     assert "None yet" in (out / "stand_in.md").read_text() and "crops: 256" in (out / "stand_in.md").read_text()
     made: Made = make_table(tmp_path / "table", 20)
     frozen = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "backbone_learning_rate": 0.0}
-    curve = train(replace(request(made, "curve_small", tmp_path / "curve", **frozen), init=str(report.checkpoint)))
+    curve = train(replace(request(made, "curve_small", tmp_path / "curve", frozen), init=str(report.checkpoint)))
     assert curve is not None and curve.card.provenance["started_from"] == card.weights_sha256
     started, _ = load_checkpoint(curve.checkpoint)
     theirs = network.state_dict()

@@ -27,7 +27,7 @@ from vcm_ratecontrol.training.run import TrainReport, train
 from vcm_ratecontrol.training.stages import table_objective
 
 STEPS = {"epochs": 3, "steps_per_epoch": 6, "batch_size": 8, "warmup_steps": 3, "learning_rate": 3e-3}
-OBJECTS = {"least_machines": 1}
+OBJECTS: dict[str, object] = {"least_machines": 1}
 RUNS: dict[str, dict[str, object]] = {
     "curve_evidence": {"steps_per_epoch": 20, "batch_size": 32},
     "curve_small": {"backbone_learning_rate": 0.0, "steps_per_epoch": 20},
@@ -64,7 +64,7 @@ def data(made: Made) -> TrainingData:
 @pytest.mark.parametrize("name", RUNS)
 def test_a_short_run_learns_and_is_judged(name: str, made: Made, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    report = train(request(made, name, tmp_path, **{**STEPS, **RUNS[name]}))
+    report = train(request(made, name, tmp_path, {**STEPS, **RUNS[name]}))
     assert report is not None and report.fit.epochs == 3 and report.missing == ()
     losses = logged(tmp_path, "train loss")
     assert min(losses[1:]) < losses[0], losses
@@ -130,10 +130,10 @@ def test_training_never_sees_a_judge(data: TrainingData) -> None:
     at = [data.sets[0].verdicts.machines.index(machine) for machine in sorted(judges)]
     for name, objective in objectives(data).items():
         if isinstance(objective, CurveObjective):
-            parts = objective.validation.exam.bank.partitions
+            parts = list(objective.validation.exam.bank.partitions)
             assert not objective.may_tell[:, :, at].any()
         elif isinstance(objective, FullReferenceObjective):
-            parts = objective.bank.partitions
+            parts = list(objective.bank.partitions)
         else:
             assert isinstance(objective, ObjectObjective | MapObjective)
             parts = objective.partitions

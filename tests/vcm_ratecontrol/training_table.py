@@ -1,7 +1,7 @@
 """A small label folder with its pictures: every picture has a robustness, which machines show by their confidence."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,10 +80,12 @@ def tiny(name: str) -> PredictorConfig:
     return replace(config, input=replace(config.input, width=WIDTH, height=HEIGHT))
 
 
-def request(made: Made, name: str, out: Path, *, judges: str = "hash", **overrides: object) -> TrainRequest:
+def request(
+    made: Made, name: str, out: Path, overrides: Mapping[str, object] | None = None, *, judges: str = "hash"
+) -> TrainRequest:
     """A short training of `tiny(name)` on a table; coded pictures are kept beside it for all trainings."""
     data = DataRequest((str(made.labels),), (str(made.pictures),), judges, made.labels.parent / "cache")
-    return TrainRequest(tiny(name), data, out, overrides=overrides, device="cpu", resamples=0)
+    return TrainRequest(tiny(name), data, out, overrides=overrides or {}, device="cpu", resamples=0)
 
 
 def logged(out: Path, column: str) -> list[float]:
