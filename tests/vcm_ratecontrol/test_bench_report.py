@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.vcm_ratecontrol.bench_runs import LEVELS, run, small_pictures, unseen
+from tests.vcm_ratecontrol.bench_runs import run, small_pictures, unseen
 from vcm_ratecontrol.bench.markdown import markdown_tables
 from vcm_ratecontrol.bench.results import csv_text, document, json_text
 from vcm_ratecontrol.bench.run import BenchRun

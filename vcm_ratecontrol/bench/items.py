@@ -17,6 +17,7 @@ from vcm_ratecontrol.annotate.sources import (
     read_picture,
 )
 from vcm_ratecontrol.annotate.task import PictureTask
+from vcm_ratecontrol.labels.splits import split_of
 from vcm_ratecontrol.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -102,52 +103,84 @@ class Collection:
     left_out: tuple[LeftOut, ...]
 
 
-def collect(
-    given: Sequence[str], max_side: int, frames_per_segment: int, segments: int = 0, progress: Progress = SILENT
-) -> Collection:
+@dataclass(frozen=True)
+class Selection:
+    """What of the files is taken, and how. max_side: larger pictures are scaled down, 0 leaves them. segments: of each
+    clip, spread evenly; 0 for all. split: 'train', 'validation' or 'test' of `labels.splits`, None for all. limit: the
+    first so many in the order of content hashes, 0 for all.
+    """
+
+    max_side: int = 640
+    frames_per_segment: int = 2
+    segments: int = 0
+    split: str | None = None
+    limit: int = 0
+
+
+EVERYTHING = Selection()
+
+
+def collect(given: Sequence[str], selection: Selection, progress: Progress = SILENT) -> Collection:
     """Look at every file of files and folders: a picture is one unit, a clip is cut into segments of at most 2 s.
 
-    max_side: larger ones are scaled down, 0 leaves them. segments: of each clip, spread evenly; 0 for all. A file that
-    cannot be read, or that is there twice, is left out. Raises InputError for a path that is not there, or when no
-    file can be read.
+    A file that cannot be read, or that is there twice, is left out; one of another split is not mentioned. Raises
+    InputError for a path that is not there, or when no file can be read.
     """
     sources = find_sources(given, PICTURE_SUFFIXES | CLIP_SUFFIXES)
-    progress.phase("looking at the files", len(sources))
+    hashes, left_out = _distinct(sources, selection)
+    progress.phase("looking at the files", len(hashes))
     items: list[Item] = []
     units: list[Unit] = []
-    left_out: list[LeftOut] = []
-    seen: dict[str, str] = {}
-    for source in sources:
+    for source, content in hashes.items():
         name = Path(source).name
         try:
-            item, parts = _look(source, name, max_side, frames_per_segment, segments)
-            if item.content in seen:
-                left_out.append(LeftOut(name, f"the same content as {seen[item.content]}"))
-            else:
-                seen[item.content] = name
-                units += [Unit(len(items), part) for part in parts]
-                items.append(item)
+            item, parts = _look(source, name, content, selection)
+            units += [Unit(len(items), part) for part in parts]
+            items.append(item)
         except InputError as error:
             left_out.append(LeftOut(name, str(error)))
         progress.advance()
     if not items:
-        raise InputError(f"none of {len(left_out)} files can be read; the first: {left_out[0].reason}")
+        first = f"; the first: {left_out[0].reason}" if left_out else f": none is of the split {selection.split}"
+        raise InputError(f"none of {len(sources)} files can be used{first}")
     return Collection(tuple(items), tuple(units), tuple(left_out))
 
 
+def _distinct(sources: Sequence[str], selection: Selection) -> tuple[dict[str, str], list[LeftOut]]:
+    """Source -> hash of the files to take, in the order of sources; and what is not taken."""
+    left_out: list[LeftOut] = []
+    first: dict[str, str] = {}
+    for source in sources:
+        name = Path(source).name
+        try:
+            content = content_hash(source)
+        except InputError as error:
+            left_out.append(LeftOut(name, str(error)))
+            continue
+        if selection.split is not None and split_of(content) != selection.split:
+            continue
+        if content in first:
+            left_out.append(LeftOut(name, f"the same content as {Path(first[content]).name}"))
+        else:
+            first[content] = source
+    taken = sorted(first)[: selection.limit] if selection.limit else sorted(first)
+    by_source = {first[content]: content for content in taken}
+    return {source: by_source[source] for source in sources if source in by_source}, left_out
+
+
 def _look(
-    source: str, name: str, max_side: int, per_segment: int, n_segments: int
+    source: str, name: str, content: str, selection: Selection
 ) -> tuple[Item, Sequence[PictureTask | SegmentTask]]:
     from vcm_ratecontrol.media import open_clip
 
     clip = open_clip(Path(source))
     width, height = clip.upright_size
-    content = content_hash(source)
+    max_side = selection.max_side
     if clip.kind == "still":
         shape = read_picture(source, max_side).shape
         item = Item(name, source, content, "still", shape[1], shape[0], shape[1] / width, 1, 0.0)
         return item, [PictureTask(source, content)]
-    tasks = clip_tasks(source, max_side, per_segment, n_segments)
+    tasks = clip_tasks(source, max_side, selection.frames_per_segment, selection.segments)
     shrink = min(1.0, max_side / max(width, height)) if max_side else 1.0
     coded = sum(task.stop - task.start for task in tasks)
     size = max(1, round(width * shrink)), max(1, round(height * shrink))

@@ -91,7 +91,7 @@ def _part(run: CodecRun, codec: Document, targets: Sequence[str], bench: BenchRu
         lambda: plots.effort_plot(codec, target),
     )
     settings = bench.settings
-    examples = make_examples(run, settings.targets, settings.max_side, n_examples)
+    examples = make_examples(run, settings.targets, settings.selection.max_side, n_examples)
     return {"codec": codec, "plots": drawn, "examples": examples, "target": target}
 
 

@@ -16,7 +16,7 @@ from vcm_ratecontrol.bench.catalogue import Chosen, choose_methods
 from vcm_ratecontrol.bench.choice import Choice, Method, seconds_of
 from vcm_ratecontrol.bench.evaluate import Judge, Scores
 from vcm_ratecontrol.bench.gather import Gathered, gather
-from vcm_ratecontrol.bench.items import Collection, Item, LeftOut, collect
+from vcm_ratecontrol.bench.items import EVERYTHING, Collection, Item, LeftOut, Selection, collect
 from vcm_ratecontrol.bench.machine_sets import MachineSets
 from vcm_ratecontrol.bench.measuring import Coding, Outcome, Recipe
 from vcm_ratecontrol.bench.object_maps import MapPlan, plan_maps
@@ -40,9 +40,8 @@ SWEEP = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 class Settings:
     """What to do. codecs: names or aliases. methods: of `catalogue`. levels: rising QPs; those beyond an encoder's
     range are left out for it. targets: SMRs of the table of savings. preset: None for each encoder's default.
-    predictor: name or path, None for what is shipped. probes: of the predicted methods that probe. max_side: 0 leaves
-    pictures.
-    n_resamples: of the bootstrap. annotations: files of human boxes (COCO format).
+    predictor: name or path, None for what is shipped. probes: of the predicted methods that probe. selection: of
+    the files. n_resamples: of the bootstrap. annotations: files of human boxes (COCO format).
     """
 
     codecs: tuple[str, ...]
@@ -52,9 +51,7 @@ class Settings:
     preset: str | None = None
     thresholds: Thresholds = DEFAULT_THRESHOLDS
     task: str = "both"
-    max_side: int = 640
-    frames_per_segment: int = 2
-    segments: int = 0
+    selection: Selection = EVERYTHING
     predictor: str | None = None
     probes: int = 3
     seed: int = 0
@@ -157,7 +154,7 @@ def run_bench(
     machines, tasks = tuple(library.hashes.items()), {m.name: m.task for m in library}
     classes = _known_classes(library.machines)
     del library
-    collection = collect(given, settings.max_side, settings.frames_per_segment, settings.segments, progress)
+    collection = collect(given, settings.selection, progress)
     truth = _human_boxes(settings.annotations, collection.items)
     room = _Room(
         settings, sets, collection, machines, dict(tasks), classes, truth, cache, executor, progress, on_outcome
@@ -196,7 +193,7 @@ def _run_codec(
     settings, collection = room.settings, room.collection
     version = encoder.capabilities().version
     recipe = Recipe(
-        room.cache, encoder.name, version, preset, settings.max_side, room.sets, room.machines, chosen.metrics
+        room.cache, encoder.name, version, preset, settings.selection.max_side, room.sets, room.machines, chosen.metrics
     )
     flat_codings = tuple(Coding(level) for level in levels)
     maps = _planned_maps(room, chosen, encoder, levels)
@@ -241,7 +238,9 @@ def _planned_maps(room: _Room, chosen: Chosen, encoder: Encoder, levels: Sequenc
     if not chosen.objects:
         return MapPlan()
     units, settings = room.collection.units, room.settings
-    return plan_maps(chosen.objects, units, encoder, levels, room.sets, settings.max_side, settings.seed, room.progress)
+    return plan_maps(
+        chosen.objects, units, encoder, levels, room.sets, settings.selection.max_side, settings.seed, room.progress
+    )
 
 
 def _table(room: _Room, found: Gathered, levels: Sequence[int], n_columns: int, metrics: Sequence[str]) -> Table:
@@ -276,7 +275,7 @@ def _predicted(
     settings = room.settings
     assert chosen.predictor is not None
     prediction, failed = predict(
-        table, chosen.predictor, encoder.codec, room.sets.choosing, settings.task, settings.max_side,
+        table, chosen.predictor, encoder.codec, room.sets.choosing, settings.task, settings.selection.max_side,
         settings.thresholds.confidence,
     )  # fmt: skip
     if not failed:

@@ -20,6 +20,8 @@ DEFAULT_LEVELS = "8-62:3"
 DEFAULT_TARGETS = "0.8,0.9,0.95"
 DEFAULT_CODECS = "vvc"
 
+_SELECTING = ("max_side", "frames_per_segment", "segments", "split", "limit")
+
 # Never typed by anybody: what is not `table` goes there, so a folder may have any other name.
 DEFAULT_COMMAND = "bench"
 TABLE = "table"
@@ -77,6 +79,8 @@ def main() -> None:
               help="Scale larger pictures down to this; 0: never.")  # fmt: skip
 @click.option("--frames-per-segment", default=2, show_default=True, type=click.IntRange(1), help="Judged, of clips.")
 @click.option("--segments", default=0, type=click.IntRange(0), help="Of each clip, spread evenly; 0: all.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Only files of this split of labels.")
+@click.option("--limit", default=0, type=click.IntRange(0), help="Only so many files, by content hash; 0: all.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of bootstrap and controls.")
 @click.option("--resamples", default=1000, show_default=True, type=click.IntRange(100), help="Of the bootstrap.")
 @click.option("--examples", default=4, show_default=True, type=click.IntRange(0), help="Pictures shown in the report.")
@@ -126,6 +130,7 @@ def table(run: CommandRun, results: Path) -> None:
 
 def _settings(machines: MachineOptions, options: dict[str, Any]) -> Any:
     from vcm_ratecontrol.bench.catalogue import DEFAULT
+    from vcm_ratecontrol.bench.items import Selection
     from vcm_ratecontrol.bench.run import Settings
     from vcm_ratecontrol.cli.annotate import parse_qps
 
@@ -137,9 +142,7 @@ def _settings(machines: MachineOptions, options: dict[str, Any]) -> Any:
         preset=options["preset"],
         thresholds=machines.thresholds(),
         task=machines.task,
-        max_side=options["max_side"],
-        frames_per_segment=options["frames_per_segment"],
-        segments=options["segments"],
+        selection=Selection(**{name: options[name] for name in _SELECTING}),
         predictor=options["predictor"],
         probes=options["probes"],
         seed=options["seed"],
