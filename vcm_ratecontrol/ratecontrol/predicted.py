@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from codec_wrappers.errors import InputError, MissingToolError
 from vcm_ratecontrol import predictors
@@ -47,6 +47,10 @@ WEIGHTS_DIR = Path(predictors.__file__).parent / "weights"
 # Codecs without labels of their own, and the trained one whose QP scale and tools are nearest.
 NEAREST_CODEC = {"av1": "vvc"}
 _LEAST_DEVIATION = 1.0  # QP
+# The level (VVC QP) at which VVenC's stills have the PSNR of SVT-AV1's: 4 photographs, presets by default; bits agree
+# within one level from QP 10 to 52.
+_AV1_QPS = (0, 4, 10, 16, 22, 28, 34, 40, 46, 52, 58, 63)
+_AV1_LEVELS = (0.0, 7.7, 16.9, 21.7, 24.6, 28.0, 31.4, 35.2, 38.9, 42.6, 47.6, 55.0)
 # Half the 80 % band of a normal distribution.
 _BAND_DEVIATIONS = 1.2816
 # Bits per pixel of the pilot's stills at QP 32, where no predictor tells; they halve every six QPs.
@@ -55,9 +59,11 @@ _PILOT_LOG2_BITS = 2.0 - (np.arange(N_LEVELS) - 8) / 6
 
 @dataclass(frozen=True)
 class CurveSource:
-    """Where curves come from. name: of the predictor, or 'mean curve'. notes: what the user should know of it."""
+    """Where curves come from. name: of the predictor, or 'mean curve'. codec: of the encoder, which may differ from
+    that of `condition`. notes: what the user should know of it."""
 
     name: str
+    codec: str
     predictor: SMRCurvePredictor | None
     condition: Condition
     notes: tuple[str, ...] = ()
@@ -70,6 +76,16 @@ class CurveSource:
 
         with one_thread():
             return self.predictor.predict([Sample(rgb, condition=self.condition, evidence=evidence)])[0]
+
+
+def label_levels(codec: str, qps: ArrayLike) -> Floats:
+    """The levels of the label space that QPs of a codec are: float64, as many as `qps`.
+
+    HEVC's QPs are levels as they stand: both codecs double the quantiser step every six QPs.
+    """
+    given = np.asarray(qps, np.float64)
+    levels: Floats = np.interp(given, _AV1_QPS, _AV1_LEVELS) if codec == "av1" else given
+    return levels
 
 
 @contextmanager
@@ -130,9 +146,11 @@ def open_curve_source(
         if used is None:
             continue
         notes = () if used == wanted else (f"curves: '{name}' knows no {wanted}; those of {used} are used",)
-        return CurveSource(name, predictor, used, notes)
+        return CurveSource(name, codec, predictor, used, notes)
     require_source(evidence=evidence, weights=None)
-    return CurveSource("mean curve", None, wanted, ("no predictor is installed: planning begins at the mean curve",))
+    return CurveSource(
+        "mean curve", codec, None, wanted, ("no predictor is installed: planning begins at the mean curve",)
+    )
 
 
 def nearest_condition(wanted: Condition, known: Sequence[Condition]) -> Condition | None:
@@ -200,10 +218,9 @@ def predict_segments(
         while waiting:
             take()
     stacked = {name: np.stack([row[name] for row in rows]) for name in ("smr", "low", "high", "bits")}
-    at = qps.astype(np.float64)
+    at = label_levels(source.codec, qps)
     return Curves(
         qps=qps,
-        # A level of the label space is a QP of every encoder: see docs/rate-control.md.
         **{name: _at_levels(values, at) for name, values in stacked.items()},
         deviation=np.array([row["deviation"] for row in rows]),
         weights=np.array([float(len(segment)) for segment in segments]),

@@ -11,7 +11,7 @@ from codec_wrappers.plan import Segment
 from vcm_ratecontrol.jrd_rules import N_LEVELS
 from vcm_ratecontrol.media.sampling import sample_indices
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
-from vcm_ratecontrol.ratecontrol.predicted import nearest_condition, one_thread, weights_file
+from vcm_ratecontrol.ratecontrol.predicted import label_levels, nearest_condition, one_thread, weights_file
 from vcm_ratecontrol.ratecontrol.probing import decoded_like
 from vcm_ratecontrol.scoring import Tasks
 
@@ -50,7 +50,8 @@ class ReferenceScorer:
         decoded = decoded_like(pieces.clip, coded.piece, [index - segment.start for index in indices])
         values = []
         for before, after in zip(originals, decoded, strict=True):
-            sample = Sample(before, after, self._condition, level=float(min(segment.qp, N_LEVELS - 1)))
+            level = float(label_levels(pieces.encoder.codec, segment.qp))
+            sample = Sample(before, after, self._condition, level=min(level, N_LEVELS - 1))
             with one_thread():
                 values += self._predictor.predict([sample])
         return PredictedProbe(segment, sum(values) / len(values), coded.bits)
