@@ -11,7 +11,9 @@ from PIL import Image
 
 from codec_wrappers.errors import InputError
 from tests.vcm_ratecontrol.bench_runs import CHOOSING, JUDGING, LEVELS, run, small_pictures, unseen
+from vcm_ratecontrol.bench.items import Selection, collect
 from vcm_ratecontrol.bench.machine_sets import machine_sets
+from vcm_ratecontrol.labels.splits import split_of
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,16 @@ def test_a_judge_that_chooses_as_well_is_warned_of(pictures: Path, machines_dir:
     found = run([pictures], sets, cache)
     assert found.shared == (CHOOSING[0],)
     assert CHOOSING[0] in found.warnings[0]
+
+
+def test_a_split_and_a_limit_choose_by_content(pictures: Path) -> None:
+    everything = collect([str(pictures)], Selection())
+    hashes = {item.content: split_of(item.content) for item in everything.items}
+    for split in set(hashes.values()):
+        found = collect([str(pictures)], Selection(split=split))
+        assert {item.content for item in found.items} == {key for key, of in hashes.items() if of == split}
+    (first,) = collect([str(pictures)], Selection(limit=1)).items
+    assert first.content == min(hashes)
+    with pytest.raises(InputError, match="none of 3 files can be used"):
+        missing = ({"train", "validation", "test"} - set(hashes.values())).pop()
+        collect([str(pictures)], Selection(split=missing))

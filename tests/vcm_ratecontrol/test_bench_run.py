@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.vcm_ratecontrol.bench_runs import CHOOSING, JUDGING, LEVELS, run, small_pictures, unseen, without_times
+from vcm_ratecontrol.bench.items import Selection
 from vcm_ratecontrol.bench.machine_sets import machine_sets
 from vcm_ratecontrol.bench.markdown import markdown_tables
 from vcm_ratecontrol.bench.results import document
@@ -101,3 +102,19 @@ def test_coding_per_object_with_its_controls(pictures: Path, machines_dir: Path,
     tables = markdown_tables(document(found))
     assert "per object" in tables
     assert "`jrd-uniform`" in tables
+
+
+def test_human_boxes_are_found_less_often_at_a_high_qp(
+    asset: Callable[[str], Path], machines_dir: Path, cache: Path
+) -> None:
+    """Boxes of the annotations follow the pictures when these are scaled down."""
+    annotations = asset("annotations/coco_subset_instances.json")
+    photos = [asset(f"images/coco/train2017_{number:012d}.jpg") for number in (30, 49, 81)]
+    sets = machine_sets(machines_dir, ("yolo_fastestv2", "fastestdet"), None, None)
+    found = run(photos, sets, cache, levels=(20, 50), annotations=(annotations,), selection=Selection(max_side=256))
+    low, high = found.codecs[0].flat.scores
+    assert low.human is not None and high.human is not None
+    assert 0.1 < low.human[0] <= 1
+    assert high.human[0] < low.human[0]
+    assert low.human[1] < low.human[0]
+    assert found.warnings == ()
