@@ -44,9 +44,16 @@ class Judge:
         self._table, self._answers = table, answers
         self._smr = {of: table.frame_smr(names, of) for of in (task, "classification", "detection")}
         self._task = task
+        self._known: dict[bytes, Scores] = {}
 
     def score(self, columns: Indices) -> Scores:
-        """columns: intp [U], the coding of each unit."""
+        """columns: intp [U], the coding of each unit. Methods that choose alike are scored once."""
+        key = columns.tobytes()
+        if key not in self._known:
+            self._known[key] = self._scored(columns)
+        return self._known[key]
+
+    def _scored(self, columns: Indices) -> Scores:
         table = self._table
         n_items, rows = len(table.items), np.arange(len(columns))
         bits: Floats = np.bincount(table.unit_item, table.bits[rows, columns], n_items).astype(np.float64)

@@ -292,12 +292,10 @@ def _predicted(
 def _sweep(room: _Room, table: Table, view: View, judge: Judge, method: Method) -> tuple[Point, ...]:
     targets = sorted({*SWEEP, *room.settings.targets})
     settings = method.settings(view, targets)
-    known: dict[tuple[int, ...], Scores] = {}
     points = []
     for setting in settings:
         choice: Choice = method.choose(view, setting)
-        key = tuple(choice.columns.tolist())
-        scores = known.setdefault(key, judge.score(choice.columns)) if key not in known else known[key]
+        scores = judge.score(choice.columns)
         seconds = seconds_of(table, choice, method, room.sets.choosing)
         encodes = float(choice.encodes.sum(axis=1).mean())
         points.append(Point(float(setting), scores, encodes, seconds / len(table.items)))
