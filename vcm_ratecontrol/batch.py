@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,28 +81,36 @@ def encode_batch(
     started = time.monotonic()
     if not inputs:
         raise InputError("no input is given; name at least one picture or clip")
-    folder = request.output
-    requests = [replace(request, input=i, output=o) for i, o in zip(inputs, outputs_in(folder, inputs), strict=True)]
-    if not request.dry_run:
-        _make(folder)
-    reports: list[EncodeReport] = []
-    failed: list[FailedInput] = []
-    if request.target is not None and request.target.pool != "each":
-        pooled = replace(request.target, pool="mean")
-        reports += encode_together([replace(r, target=pooled) for r in requests], progress, on_event)
-        for report in reports:
-            on_file(report)
-        return BatchReport(tuple(reports), (), time.monotonic() - started)
     request.check()
-    with judges_of(request) as judges:
+    outputs = outputs_in(request.output, inputs)
+    with ExitStack() as stack:
+        folder = request.output
+        if request.dry_run:
+            # Probes need a place; what is asked to write nothing makes no folder there.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vcm-plan-")))
+        else:
+            _make(folder)
+        requests = [replace(request, input=i, output=folder / o.name) for i, o in zip(inputs, outputs, strict=True)]
+        judges = stack.enter_context(judges_of(request))
+
+        def told(report: EncodeReport) -> EncodeReport:
+            shown = replace(report, output=request.output / report.output.name)
+            on_file(shown)
+            return shown
+
+        if request.target is not None and request.target.pool != "each":
+            pooled = replace(request.target, pool="mean")
+            together = encode_together([replace(r, target=pooled) for r in requests], progress, on_event, judges)
+            return BatchReport(tuple(map(told, together)), (), time.monotonic() - started)
+        reports: list[EncodeReport] = []
+        failed: list[FailedInput] = []
         for single in requests:
             try:
-                reports += encode_together((single,), progress, on_event, judges)
-                on_file(reports[-1])
+                reports += map(told, encode_together((single,), progress, on_event, judges))
             except VcmError as error:
                 failed.append(FailedInput(single.input, error))
                 on_file(failed[-1])
-    return BatchReport(tuple(reports), tuple(failed), time.monotonic() - started)
+        return BatchReport(tuple(reports), tuple(failed), time.monotonic() - started)
 
 
 def _make(folder: Path) -> None:

@@ -83,6 +83,14 @@ def test_several_inputs_are_one_job_under_mean(photos: list[Path], weights: Path
     assert asked == set(photos)
 
 
+def test_a_dry_run_of_several_makes_no_folder(photos: list[Path], weights: Path, tmp_path: Path) -> None:
+    for pool in ("mean", "each"):
+        options = {"target_smr": 0.8, "pool": pool, "probes": 0, "dry_run": True, "weights": weights}
+        batch = encode(photos, tmp_path / "out", **options)  # type: ignore[call-overload]
+        assert [report.output for report in batch.reports] == [tmp_path / "out" / f"{p.stem}.mp4" for p in photos]
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_under_mean_a_bad_input_is_told_before_anything_is_coded(
     photos: list[Path], weights: Path, tmp_path: Path
 ) -> None:
