@@ -117,6 +117,7 @@ def test_targets_that_need_nothing_are_said(level: int, told: str) -> None:
 
 def test_the_background_keeps_to_the_range() -> None:
     assert background_qp_of(None, capabilities(40)) == 40
-    assert background_qp_of(45, capabilities(51)) == 45
+    assert background_qp_of(None, capabilities(63)) == 45
+    assert background_qp_of(47, capabilities(51)) == 47
     with pytest.raises(UnsupportedError, match="QP 60"):
         background_qp_of(60, capabilities(51))

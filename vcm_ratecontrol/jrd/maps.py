@@ -17,8 +17,9 @@ Levels = npt.NDArray[np.uint8]
 # A block that was needed stays fine for so long after; it becomes fine as long before: detectors blink for a
 # few frames, and what moves is between the frames that were looked at.
 HOLD_SECONDS = 0.4
-# From here on up VVenC and kvazaar save next to nothing more; docs/jrd.md holds the measurement.
-BACKGROUND_QP = 51
+# The useful top of the range: coarser backgrounds save few bits more, and detectors find things in the ruins
+# (docs/jrd.md holds the measurement).
+BACKGROUND_QP = 45
 # The lowest level that is planned: below it nobody has measured anything.
 UNREACHED = 8
 # Smaller rises of a level are not followed: they are noise of the predictor, and each costs a new QP.
