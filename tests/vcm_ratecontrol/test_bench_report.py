@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -86,3 +88,18 @@ def test_the_table_of_the_readme(bench: BenchRun) -> None:
     assert "3 pictures" in text
     assert "judged by 2 others" in text
     assert text.count("\n| `") == len(bench.codecs[0].methods) - 1
+
+
+def test_a_browser_shows_every_picture_of_the_page(bench: BenchRun, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a browser: chromium or google-chrome")
+    paths, _ = write_results(bench, tmp_path, 1)
+    asking = "<script>onload=()=>{document.title=[...document.images].map(i=>i.naturalWidth>0)}</script></body>"
+    page = tmp_path / "asking.html"
+    page.write_text(paths["report"].read_text().replace("</body>", asking))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120)
+    shown = done.stdout.partition("<title>")[2].partition("</title>")[0].split(",")
+    assert len(shown) >= 8
+    assert set(shown) == {"true"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from codec_wrappers.errors import MissingToolError
 from vcm_ratecontrol.bench import plots
 from vcm_ratecontrol.bench.examples import make_examples
+from vcm_ratecontrol.bench.object_maps import LABELS
 from vcm_ratecontrol.bench.results import Document
 from vcm_ratecontrol.bench.run import BenchRun, CodecRun
 
@@ -40,7 +41,7 @@ def report_html(run: BenchRun, found: Document, n_examples: int) -> str:
     parts = [
         _part(one, codec, targets, run, n_examples) for one, codec in zip(run.codecs, found["codecs"], strict=True)
     ]
-    text: str = template.render(found=found, parts=parts, targets=targets)
+    text: str = template.render(found=found, parts=parts, targets=targets, object_methods=LABELS)
     return text
 
 
@@ -92,7 +93,14 @@ def _part(run: CodecRun, codec: Document, targets: Sequence[str], bench: BenchRu
     )
     settings = bench.settings
     examples = make_examples(run, settings.targets, settings.selection.max_side, n_examples)
-    return {"codec": codec, "plots": drawn, "examples": examples, "target": target}
+    return {
+        "codec": codec,
+        "plots": drawn,
+        "examples": examples,
+        "target": target,
+        "asked": [method for method in codec["methods"] if all(name in method["asked"] for name in targets)],
+        "objects": [method for method in codec["methods"] if method["name"] in LABELS],
+    }
 
 
 def _best_target(codec: Document, targets: Sequence[str]) -> str:
