@@ -94,7 +94,10 @@ def _dense(settings: JRDSettings) -> JRDMapPredictor:
 
 
 def _dense_if_there(settings: JRDSettings) -> JRDMapPredictor | None:
-    try:
-        return _dense(settings)
-    except MissingToolError:
-        return None
+    from vcm_ratecontrol import predictors
+
+    path = Path(settings.weights)
+    shipped = Path(predictors.__path__[0], "weights", f"{settings.weights}.safetensors")
+    if path.suffix != ".safetensors" and not shipped.is_file():
+        return None  # told without importing torch
+    return _dense(settings)
