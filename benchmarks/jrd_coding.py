@@ -315,7 +315,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--codecs", default="hevc-kvazaar,vvc")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75, 0.9])
     parser.add_argument("--choosers", default=",".join(CHOOSERS), help="detectors at hand")
-    parser.add_argument("--detector", default="yolox_nano", help="whose boxes are the objects; '': those of all")
+    parser.add_argument("--detector", default="", help="whose boxes are the objects  [default: those of all choosers]")
     parser.add_argument("--judges", default=",".join(JUDGES))
     parser.add_argument("--background-qp", type=int)
     parser.add_argument("--caution", type=float, default=0.25)

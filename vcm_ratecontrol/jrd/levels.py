@@ -26,8 +26,8 @@ TABLE = Path(__file__).with_name("levels.json")
 DEFAULT_CAUTION = 0.25
 """Share of the objects that may turn out more fragile than the level given to them."""
 
-TRUST = 0.5
-PRICE = 3.5
+TRUST = 0.25
+PRICE = 1.5
 """How levels are pooled over objects; docs/jrd.md holds the measurement. The bits of an object grow with its area, so
 that a large one is coarser and a small one finer than its own prediction: by PRICE levels for each doubling of the
 side. A fragile object is dear to keep, and a prediction is as uncertain as objects differ: of the distance from a
