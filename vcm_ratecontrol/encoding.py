@@ -41,6 +41,9 @@ __all__ = ["EncodeRequest", "encode_file", "encode_together", "judges_of"]
 ANCHOR_QP = 22
 # A clip's anchor is coded on this many segments, evenly spread: at QP 22 it costs more than the encode itself.
 ANCHOR_SEGMENTS = 4
+# Segments may be this much longer than asked for: 8 seconds at 29.97 per second are else five segments of 48 frames
+# instead of four of 60, and each intra picture more costs 7 % of the bits there (`benchmarks.segment_cost`).
+SEGMENT_SLACK = 1.1
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def _segments(job: _Job, progress: Progress) -> tuple[range, ...]:
     from vcm_ratecontrol.media.segments import SceneCuts, segments_from_cuts
 
     clip = job.clip
-    longest = job.request.segment_seconds
+    longest = job.request.segment_seconds * SEGMENT_SLACK
     if clip.kind == "still":
         return (range(1),)
     shortest = min(0.5, longest / 2)

@@ -27,9 +27,10 @@ class EncodeRequest:
     probes: most encodes tried for each segment, 0 trusts the predicted curve; None: 2, with machines 3. weights: a
     folder of predictors (NAME.safetensors) to be preferred to those of the package.
     codec: an encoder's name or alias ('vvc', 'hevc', 'hevc-kvazaar', 'av1'). executable: a program to use in
-    place of the bundled library. segment_seconds: longest segment of a clip. frames_per_segment: frames that
-    are looked at in each. cache: folder of probe results, None for none. anchor: also code the QP-22 anchor; None: only
-    where something is measured, else its bits are predicted. verify_smr: measure the final file with the machines.
+    place of the bundled library. segment_seconds: longest segment of a clip, give or take 10 %. frames_per_segment:
+    frames that are looked at in each. cache: folder of probe results, None for none. anchor: also code the QP-22
+    anchor; None: only where something is measured, else its bits are predicted. verify_smr: measure the final file
+    with the machines.
     strict: raise TargetMissedError instead of writing the best effort. workers: 0 for one per core.
     """
 

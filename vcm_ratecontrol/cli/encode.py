@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--encoder-path", type=click.Path(path_type=Path), help="A program to use in place of the bundled one.")
 @click.option("--preset", help="The encoder's preset.  [default: the encoder's, for VVenC faster]")
 @click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
-              help="Longest segment of a clip; each has a QP of its own.")  # fmt: skip
+              help="Longest segment of a clip, give or take 10 %; each has a QP of its own.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(min=1), default=2, show_default=True,
               help="Frames looked at in each segment.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Parallel encoders.  [default: one per core]")
