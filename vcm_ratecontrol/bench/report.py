@@ -47,6 +47,20 @@ def report_html(run: BenchRun, found: Document, n_examples: int) -> str:
 
 def _part(run: CodecRun, codec: Document, targets: Sequence[str], bench: BenchRun, n_examples: int) -> dict[str, Any]:
     target = _best_target(codec, targets)
+    settings = bench.settings
+    examples = make_examples(run, settings.targets, settings.selection.max_side, n_examples)
+    return {
+        "codec": codec,
+        "plots": _plots(codec, targets, target),
+        "examples": examples,
+        "target": target,
+        "asked": [method for method in codec["methods"] if all(name in method["asked"] for name in targets)],
+        "objects": [method for method in codec["methods"] if method["name"] in LABELS],
+    }
+
+
+def _plots(codec: Document, targets: Sequence[str], target: str) -> list[dict[str, str]]:
+    """Title, text and image of each; those per item at one target."""
     drawn: list[dict[str, str]] = []
 
     def draw(title: str, text: str, make: Callable[[], Figure | None]) -> None:
@@ -91,16 +105,7 @@ def _part(run: CodecRun, codec: Document, targets: Sequence[str], bench: BenchRu
         "Encodes include the final one. Exhaustive methods code every level.",
         lambda: plots.effort_plot(codec, target),
     )
-    settings = bench.settings
-    examples = make_examples(run, settings.targets, settings.selection.max_side, n_examples)
-    return {
-        "codec": codec,
-        "plots": drawn,
-        "examples": examples,
-        "target": target,
-        "asked": [method for method in codec["methods"] if all(name in method["asked"] for name in targets)],
-        "objects": [method for method in codec["methods"] if method["name"] in LABELS],
-    }
+    return drawn
 
 
 def _best_target(codec: Document, targets: Sequence[str]) -> str:
