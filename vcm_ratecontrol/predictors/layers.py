@@ -121,3 +121,9 @@ def for_inference(network: nn.Module) -> nn.Module:
 def count_parameters(network: nn.Module) -> int:
     """Number of learnt values; buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def two_layers(inputs: int, hidden: int, dropout: float) -> nn.Sequential:
+    """[B, inputs] -> [B, hidden], of which only what is positive."""
+    first, second = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)
+    return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), second, nn.ReLU())

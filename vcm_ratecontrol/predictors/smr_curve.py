@@ -22,7 +22,7 @@ from vcm_ratecontrol.predictors.backbone import (
 from vcm_ratecontrol.predictors.curve_head import CurveHead
 from vcm_ratecontrol.predictors.evidence import N_EVIDENCE
 from vcm_ratecontrol.predictors.interface import Batch, CurvePrediction
-from vcm_ratecontrol.predictors.layers import SetEncoder
+from vcm_ratecontrol.predictors.layers import SetEncoder, two_layers
 from vcm_ratecontrol.predictors.mean_curve import MeanCurves, conditions_from
 from vcm_ratecontrol.predictors.picture_statistics import N_STATISTICS
 
@@ -30,8 +30,12 @@ from vcm_ratecontrol.predictors.picture_statistics import N_STATISTICS
 class SMRCurveNetwork(nn.Module):
     """`Batch` (picture, statistics, condition; evidence and confidence map if there) -> `CurvePrediction`.
 
+    Two branches, as in `smr_curve_evidence`: what machines and their stand-in see gives the shift, plain statistics
+    the bits. Of the backbone's vector little is kept, with much dropout: the label table has hundreds of pictures only.
+
     Args: conditions: 'codec/coding type/task' each; teachers, groups, features: of the `StandIn`; hidden,
-    dropout: of the head; drop: stochastic depth of the backbone.
+    evidence, glimpse: widths of the branches, of the machines' evidence and of what is kept of the backbone's vector;
+    dropout: of both branches; drop: stochastic depth of the backbone.
     """
 
     def __init__(
@@ -41,25 +45,20 @@ class SMRCurveNetwork(nn.Module):
         teachers: int = 31,
         groups: int = 64,
         features: int = 128,
-        hidden: int = 128,
+        hidden: int = 48,
         evidence: int = 32,
-        dropout: float = 0.1,
+        glimpse: int = 16,
+        dropout: float = 0.15,
         drop: float = 0.05,
     ) -> None:
         super().__init__()
         self.curves = MeanCurves(conditions_from(conditions))
         self.stand_in = StandIn(teachers=teachers, groups=groups, features=features, drop=drop)
-        self.condition = nn.Embedding(len(conditions), 16)
+        self.condition = nn.Embedding(len(conditions), 8)
         self.evidence = SetEncoder(N_EVIDENCE, evidence)
-        inputs = VECTOR_CHANNELS + 2 * MAP_CHANNELS + 3 + teachers + N_STATISTICS + 16 + evidence
-        self.head = nn.Sequential(
-            nn.Linear(inputs, hidden),
-            nn.LayerNorm(hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-        )
+        self.glimpse = nn.Sequential(nn.Dropout(0.5), nn.Linear(VECTOR_CHANNELS + MAP_CHANNELS, glimpse), nn.ReLU())
+        self.seen = two_layers(evidence + 8 + glimpse + 3 + teachers, hidden, dropout)
+        self.looks = two_layers(N_STATISTICS + 8, hidden, dropout)
         self.outputs = CurveHead(hidden, hidden, len(conditions))
 
     def forward(self, batch: Batch) -> CurvePrediction:
@@ -69,29 +68,20 @@ class SMRCurveNetwork(nn.Module):
         """The curves from what the stand-in saw (so that a frozen backbone needs to run once only)."""
         if batch.statistics is None:
             raise ValueError("smr_curve needs the picture statistics; set [input] statistics = true")
-        hidden = self.head(self._describe(batch, batch.statistics, seen))
-        prediction: CurvePrediction = self.outputs(self.curves, batch.condition, hidden, hidden)
+        condition = self.condition(batch.condition)
+        evidence = self.evidence(batch.evidence, batch.evidence_mask)
+        shift: Tensor = self.seen(torch.cat([evidence, condition, *self._glimpsed(batch, seen)], dim=1))
+        bits: Tensor = self.looks(torch.cat([batch.statistics, condition], dim=1))
+        prediction: CurvePrediction = self.outputs(self.curves, batch.condition, shift, bits)
         return prediction
 
-    def _describe(self, batch: Batch, statistics: Tensor, seen: StandInPrediction) -> Tensor:
-        """All that is known of each picture as one vector."""
+    def _glimpsed(self, batch: Batch, seen: StandInPrediction) -> tuple[Tensor, Tensor, Tensor]:
+        """What the stand-in saw: of its vector and where objects are, how sure it is there, and as which teacher."""
         confidence = confidence_channels(batch.confidence_map, seen.objectness)
         weight = confidence[:, :1]
-        total = weight.sum((2, 3)) + 1e-3
-        features = seen.backbone.map
-        where_sure = (features * weight).sum((2, 3)) / total
+        where_sure = (seen.backbone.map * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-3)
         how_sure = torch.cat([weight.mean((2, 3)), weight.amax((2, 3)), confidence[:, 1:].mean((2, 3))], dim=1)
-        parts = [
-            seen.backbone.vector,
-            where_sure,
-            features.amax((2, 3)),
-            how_sure,
-            seen.confidence / 4,
-            statistics,
-            self.condition(batch.condition),
-            self.evidence(batch.evidence, batch.evidence_mask),
-        ]
-        return torch.cat(parts, dim=1)
+        return self.glimpse(torch.cat([seen.backbone.vector, where_sure], dim=1)), how_sure, seen.confidence / 4
 
     def load_public(self, state: dict[str, Tensor]) -> tuple[str, ...]:
         """There are no public weights of this network."""

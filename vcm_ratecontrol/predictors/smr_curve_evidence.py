@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vcm_ratecontrol.predictors.curve_head import CurveHead
 from vcm_ratecontrol.predictors.evidence import N_EVIDENCE
 from vcm_ratecontrol.predictors.interface import Batch, CurvePrediction
-from vcm_ratecontrol.predictors.layers import SetEncoder
+from vcm_ratecontrol.predictors.layers import SetEncoder, two_layers
 from vcm_ratecontrol.predictors.mean_curve import MeanCurves, conditions_from
 from vcm_ratecontrol.predictors.picture_statistics import N_STATISTICS
 
@@ -32,8 +32,8 @@ class EvidenceCurveNetwork(nn.Module):
         self.curves = MeanCurves(conditions_from(conditions))
         self.condition = nn.Embedding(len(conditions), 8)
         self.evidence = SetEncoder(N_EVIDENCE, evidence)
-        self.seen = _two_layers(evidence + 8, hidden, dropout)
-        self.looks = _two_layers(N_STATISTICS + 8, hidden, dropout)
+        self.seen = two_layers(evidence + 8, hidden, dropout)
+        self.looks = two_layers(N_STATISTICS + 8, hidden, dropout)
         self.outputs = CurveHead(hidden, hidden, len(conditions))
 
     def forward(self, batch: Batch) -> CurvePrediction:
@@ -49,8 +49,3 @@ class EvidenceCurveNetwork(nn.Module):
     def load_public(self, state: dict[str, Tensor]) -> tuple[str, ...]:
         """There are no public weights of this network."""
         raise ValueError("there are no public weights of smr_curve_evidence; train it with vcm-train")
-
-
-def _two_layers(inputs: int, hidden: int, dropout: float) -> nn.Sequential:
-    first, second = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)
-    return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), second, nn.ReLU())

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from vcm_ratecontrol.predictors.backbone import Features, StandInPrediction
 from vcm_ratecontrol.predictors.config import PredictorConfig
@@ -22,7 +21,6 @@ from vcm_ratecontrol.training.curve_bank import TargetBank, draw_evidence
 from vcm_ratecontrol.training.curve_targets import CurveTargets
 from vcm_ratecontrol.training.label_set import TASKS
 from vcm_ratecontrol.training.samples import Samples
-from vcm_ratecontrol.training.views import whole
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -43,8 +41,7 @@ class Question:
     """One label set, task and partition of the machines, one number of machines at hand, one draw of them.
 
     targets: of that partition. places: int64 [n], where the pictures stand in `CurveExam.rows`; pictures: int64 [n],
-    rows of the label set. condition: index by which the network is asked. masks: bool [n, M]; maps: per picture
-    the detector whose confidence map is given, -1 for none.
+    rows of the label set. condition: index by which the network is asked. masks: bool [n, M].
     """
 
     labels_at: int
@@ -57,7 +54,6 @@ class Question:
     places: Indices
     pictures: Indices
     masks: Flags
-    maps: Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,21 +128,15 @@ class CurveExam:
         pictures = self.samples.row[self.rows[of_set]]
         known = targets.known[pictures]
         places, pictures = of_set[known], pictures[known]
-        nothing = np.zeros((len(places), 0), bool), np.zeros(0, np.int64)
-        return Question(at, task, partition, 0, 0, 0, targets, places, pictures, *nothing)
+        return Question(at, task, partition, 0, 0, 0, targets, places, pictures, np.zeros((len(places), 0), bool))
 
     def _draw(self, rng: np.random.Generator, at: int) -> None:
-        """Draw the machines at hand of a question, and of each picture one detector for the confidence map."""
+        """Draw the machines at hand of a question. No confidence maps: vcm-encode gives none."""
         question = self.questions[at]
         samples = self.rows[question.places]
         candidates = self._asked[samples] & self._may_tell[question.partition, question.labels_at]
         masks = draw_evidence(rng, candidates, question.count)
-        is_detector = np.zeros(masks.shape[1], bool)
-        is_classifier = self.samples.sets[question.labels_at].evidence.is_classifier
-        is_detector[: len(is_classifier)] = ~is_classifier
-        chances = np.where(masks & is_detector, rng.random(masks.shape), -1.0)
-        maps = np.where(chances.max(axis=1) >= 0, chances.argmax(axis=1), -1)
-        self.questions[at] = replace(question, masks=masks, maps=maps)
+        self.questions[at] = replace(question, masks=masks)
 
     def answers(self, network: nn.Module, device: torch.device, progress: Progress = SILENT) -> list[Answer]:
         """What the network says to every question."""
@@ -183,24 +173,14 @@ class CurveExam:
             reference_level=torch.full((n,), -1.0),
             evidence=torch.from_numpy(np.where(masks[..., None], self._features[self.rows[places]], 0)),
             evidence_mask=torch.from_numpy(masks),
-            confidence_map=self._maps(places, question.maps[group]),
+            confidence_map=self._no_maps(places),
             statistics=self._statistics[torch.from_numpy(places)],
         )
 
-    def _maps(self, places: Indices, detectors: Indices) -> Tensor:
-        """Confidence maps on the cells of the input: float32 [n, 1, h / 16, w / 16], -1 where there is none."""
-        if not self.pixels:
-            return torch.full((len(places), 1, 2, 2), -1.0)
-        height, width = self._prepared[int(places[0])].size
-        maps = torch.full((len(places), 1, height // 16, width // 16), -1.0)
-        for at, (place, detector) in enumerate(zip(places.tolist(), detectors.tolist(), strict=True)):
-            labels, row = self.samples.labels(int(self.rows[place]))
-            view = whole(int(labels.widths[row]), int(labels.heights[row]))
-            values = self.samples.map_of(int(self.rows[place]), detector, view) if detector >= 0 else None
-            if values is not None:
-                cells = torch.from_numpy(values)[None, None]
-                maps[at] = F.interpolate(cells, size=maps.shape[2:], mode="bilinear", antialias=True)[0]
-        return maps
+    def _no_maps(self, places: Indices) -> Tensor:
+        """Confidence maps on the cells of the input, not there: float32 [n, 1, h / 16, w / 16] of -1."""
+        height, width = self._prepared[int(places[0])].size if self.pixels else (32, 32)
+        return torch.full((len(places), 1, height // 16, width // 16), -1.0)
 
     def _by_size(self, places: Indices) -> list[Indices]:
         """Indices into `places`, by input size."""

@@ -32,7 +32,7 @@ from vcm_ratecontrol.training.machine_split import MachineSplit
 from vcm_ratecontrol.training.objective import Draw, even_draws
 from vcm_ratecontrol.training.options import objective_options
 from vcm_ratecontrol.training.samples import Samples
-from vcm_ratecontrol.training.views import View, random_view, whole
+from vcm_ratecontrol.training.views import View, random_view
 
 Floats = npt.NDArray[np.float32]
 
@@ -146,8 +146,12 @@ class CurveObjective:
     ) -> tuple[Batch, StandInPrediction | None]:
         """The batch without evidence, and what a frozen stand-in saw of it."""
         conditions = [self.samples.labels(s)[0].condition(t) for s, t in zip(draw.rows, tasks, strict=True)]
-        if not self.pixels:
-            return plain_batch(self.statistics[rows], [self.conditions.index(c) for c in conditions]), None
+        if not self.pixels or self.frozen is not None:
+            plain = plain_batch(self.statistics[rows], [self.conditions.index(c) for c in conditions], draw.size)
+            if self.frozen is None:
+                return plain, None
+            # Seen once whole and once mirrored; nothing else is there.
+            return plain, self.frozen.of([(s, bool(rng.random() < 0.5)) for s in rows.tolist()])
         views = [self._view(rng, sample) for sample in rows.tolist()]
         maps = [self._map(rng, s, m, v) for s, m, v in zip(rows.tolist(), masks, views, strict=True)]
         spec = replace(self.config.input, mode="stretch", height=draw.size[0], width=draw.size[1])
@@ -155,16 +159,11 @@ class CurveObjective:
             prepare(Sample(view.of(self.samples.picture(s)), condition=c, confidence_map=m), spec, self.conditions)
             for s, view, c, m in zip(draw.rows, views, conditions, maps, strict=True)
         ]
-        seen = None
-        if self.frozen is not None:
-            seen = self.frozen.of([(s, view.flip) for s, view in zip(draw.rows, views, strict=True)])
-        return collate(prepared), seen
+        return collate(prepared), None
 
     def _view(self, rng: np.random.Generator, sample: int) -> View:
         labels, row = self.samples.labels(sample)
         width, height = int(labels.widths[row]), int(labels.heights[row])
-        if self.frozen is not None:  # Seen once whole and once mirrored; nothing else is there.
-            return whole(width, height, bool(rng.random() < 0.5))
         return random_view(rng, width, height, self.options.crop)
 
     def _map(self, rng: np.random.Generator, sample: int, mask: npt.NDArray[np.bool_], view: View) -> Floats | None:
@@ -216,8 +215,10 @@ def enter_curves(module: MeanCurves, curves: Mapping[Condition, Any]) -> None:
         module.to(device)
 
 
-def plain_batch(statistics: Floats, conditions: Sequence[int]) -> Batch:
-    """A batch of pictures of which only statistics are known: float32 [B, N_STATISTICS], indices [B]."""
+def plain_batch(statistics: Floats, conditions: Sequence[int], size: tuple[int, int] = (0, 0)) -> Batch:
+    """A batch of pictures of which only statistics are known: float32 [B, N_STATISTICS], indices [B].
+
+    size: height and width of what a stand-in saw of them, for a map without confidences."""
     n = len(statistics)
     return Batch(
         picture=torch.zeros(n, 3, 32, 32),
@@ -226,7 +227,7 @@ def plain_batch(statistics: Floats, conditions: Sequence[int]) -> Batch:
         reference_level=torch.full((n,), -1.0),
         evidence=torch.zeros(n, 1, 16),
         evidence_mask=torch.zeros(n, 1, dtype=torch.bool),
-        confidence_map=torch.full((n, 1, 2, 2), -1.0),
+        confidence_map=torch.full((n, 1, max(2, size[0] // 16), max(2, size[1] // 16)), -1.0),
         statistics=torch.from_numpy(statistics),
     )
 
