@@ -204,3 +204,26 @@ def test_curves_of_files_are_joined_and_picked() -> None:
 def test_targets_that_cannot_be(target: Target, word: str) -> None:
     with pytest.raises(InputError, match=word):
         target.check()
+
+
+@pytest.mark.parametrize("target", [0.6, 0.8, 0.9])
+def test_what_a_sample_of_frames_says_is_checked_on_others(target: float) -> None:
+    """Two frames' verdicts are lucky or not; the plan that is kept meets the target on frames that did not choose."""
+    shifts = list(np.random.default_rng(3).normal(0, 5, 12))
+    believed, truth = curves_of([0.0] * 12), curves_of(shifts)
+    first, second = World(truth, noise=0.1), World(truth)
+    rounds = Rounds(believed, Target(target, pool="mean"), first.probe, judges=True, look_again=second.probe)
+    settled = rounds.run(3)
+    assert settled.reached.all()
+    assert mean_of(second, settled.qps) >= target - 1e-9
+    # A plan that aims at the target on the lucky frames alone would miss it; aiming higher costs little.
+    best = plan(truth, Target(target, pool="mean"))
+    rows = np.arange(12)
+    assert second.bits[rows, settled.qps].sum() < 2.0 * second.bits[rows, best.qps].sum()
+
+
+def test_a_target_that_other_frames_never_meet_is_said_to_be_missed() -> None:
+    believed = curves_of([0.0] * 4)
+    lucky, others = World(curves_of([20.0] * 4)), World(curves_of([-60.0] * 4))
+    settled = Rounds(believed, Target(0.9, pool="mean"), lucky.probe, judges=True, look_again=others.probe).run(2)
+    assert not settled.reached.any()

@@ -19,7 +19,7 @@ from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined
 from vcm_ratecontrol.ratecontrol.predicted import Witness, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
-from vcm_ratecontrol.ratecontrol.probing import Probe, Prober
+from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, joined_looks
 from vcm_ratecontrol.ratecontrol.rounds import ProbeLike, Rounds, Settled
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Decider:
         self._range = (capabilities.qp_min, capabilities.qp_max)
         self._items = [(place, segment) for place, source in enumerate(sources) for segment in source.segments]
         self._notes: list[str] = []
+        self._second: dict[tuple[int, int], Probe] = {}
         self._probers = [self._prober(source) for source in sources]
 
     def decide(self) -> Decision:
@@ -151,7 +152,9 @@ class Decider:
             probes = 0
         if probes:
             self._progress.phase("probing")
-        rounds: Rounds[Any] = Rounds(curves, self._target, self._probe_all, judges=judges)
+        sampled = any(len(frames) > self._request.frames_per_segment for _, frames in self._items)
+        again = self._look_again if judges and sampled else None
+        rounds: Rounds[Any] = Rounds(curves, self._target, self._probe_all, judges=judges, look_again=again)
         settled = rounds.run(probes)
         if settled.contradictory:
             self._note(
@@ -172,6 +175,17 @@ class Decider:
         found = in_parallel(run, order, self._workers, self._sources[0].pieces.group.close)
         return [found[pair] for pair in wanted]
 
+    def _look_again(self, wanted: Sequence[tuple[int, int]]) -> list[Probe]:
+        def run(pair: tuple[int, int]) -> Probe:
+            place, frames = self._items[pair[0]]
+            prober = self._probers[place]
+            assert prober is not None
+            return prober.look_again(Segment(frames.start, frames.stop, pair[1]))
+
+        new = [pair for pair in wanted if pair not in self._second]
+        self._second |= in_parallel(run, new, self._workers, self._sources[0].pieces.group.close)
+        return [self._second[pair] for pair in wanted]
+
     def _probe(self, place: int, segment: Segment) -> ProbeLike:
         prober, pieces = self._probers[place], self._sources[place].pieces
         if prober is not None:
@@ -189,6 +203,8 @@ class Decider:
         for row, (place, frames) in enumerate(self._items):
             segment = Segment(frames.start, frames.stop, int(settled.qps[row]))
             probe = settled.probes[row].get(segment.qp)
+            if isinstance(probe, Probe) and (second := self._second.get((row, segment.qp))) is not None:
+                probe = joined_looks(probe, second)
             choice = SegmentChoice(
                 segment=segment,
                 reached=bool(settled.reached[row]),

@@ -50,6 +50,12 @@ class Probe:
         return tuple(v.margin for v in verdicts if v.valid and task in ("both", v.task))
 
 
+def joined_looks(first: Probe, second: Probe) -> Probe:
+    """Two looks at one coded segment as one; frames that both saw count once."""
+    frames = {frame.index: frame for frame in (*first.frames, *second.frames)}
+    return replace(first, frames=tuple(frames[index] for index in sorted(frames)))
+
+
 class Prober:
     """Measures segments of one clip. Encoders run in parallel; machines look at one frame at a time, all cores
     on it."""
@@ -99,21 +105,30 @@ class Prober:
         key = {**self._key, "segment": [segment.start, segment.stop, segment.qp], "recipe": recipe}
         if (known := _from_json(segment, self._cache.get(key))) is not None:
             return known
+        probe = self._measure(segment, self._sampled(segment))
+        self._cache.put(key, _to_json(probe))
+        return probe
+
+    def _measure(self, segment: Segment, indices: Sequence[int]) -> Probe:
         coded = self.pieces.get(segment)
-        indices = self._sampled(segment)
         positions = [index - segment.start for index in indices]
         decoded = list(decoded_like(self.pieces.clip, coded.piece, positions))
         with self._looking:
             originals = self._see_originals(indices)
             scores = score_frames(originals, decoded, self._room, self._thresholds, indices)
-        probe = Probe(segment, scores, coded.bits)
-        self._cache.put(key, _to_json(probe))
-        return probe
+        return Probe(segment, scores, coded.bits)
+
+    def look_again(self, segment: Segment) -> Probe:
+        """Measure a segment at its QP on other frames than `probe` does; on the same where it has no others."""
+        first = self._sampled(segment)
+        others = sample_indices(range(segment.start, segment.stop), self._n_sampled + 1)
+        indices = tuple(index for index in others if index not in first) or first
+        return self._measure(segment, indices)
 
     def settle(self, chosen: Segment) -> None:
         """The search of a segment is over: drop what only it needed."""
         self.pieces.keep_only(chosen)
-        for index in self._sampled(chosen):
+        for index in range(chosen.start, chosen.stop):
             self._originals.pop(index, None)
 
     def _sampled(self, segment: Segment) -> tuple[int, ...]:

@@ -1,7 +1,10 @@
 """Probing in rounds: plan by the curves, probe what is planned, let the probes move the curves, plan again.
 
 Where a predictor scores the probes, a plan is probed again only where it has changed. Where machines that count do,
-each further round measures the QPs that promise most (`exploration`): luck that is measured is real.
+each further round measures the QPs that promise most (`exploration`): luck that is measured is real. Not so where
+items have more frames than are looked at: there the luckiest sample would be chosen, and the other frames would miss
+the target. Such items are probed where the plan is, and what is chosen is looked at again, on other frames; where those
+fall short, the plan aims higher by as much.
 
 A probe codes an item exactly as the final file does, so the last probe of an item is its final encode: an item whose
 first probe is accepted costs nothing more than plain coding.
@@ -10,7 +13,7 @@ first probe is accepted costs nothing more than plain coding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -34,6 +37,10 @@ from vcm_ratecontrol.scoring import Tasks
 
 # How much more than the target each further correction aims at: curves that proved too hopeful are doubted.
 _AIM_STEP = 0.01
+# Plans that are looked at again before the last one is taken as it is.
+_SECOND_LOOKS = 6
+# What other frames miss is aimed at so many times over: part of each correction goes to frames that are lucky again.
+_OVERSHOOT = 1.5
 
 
 class ProbeLike(Protocol):
@@ -74,10 +81,13 @@ class Rounds(Generic[P]):
         probe_all: Callable[[Sequence[tuple[int, int]]], Sequence[P]],
         *,
         judges: bool,
+        look_again: Callable[[Sequence[tuple[int, int]]], Sequence[P]] | None = None,
     ) -> None:
         """probe_all: probes (item, QP) pairs, in parallel as it likes. judges: the probes are made by the machines that
-        count, and the target must be met as measured."""
+        count, and the target must be met as measured. look_again: with judges, where probes look at a sample of an
+        item's frames: probes of coded (item, QP) pairs on other frames."""
         self._first, self._target, self._probe_all, self._judges = curves, target, probe_all, judges
+        self._look_again = look_again if judges else None
         self._curves = curves
         self._probes: list[dict[int, P]] = [{} for _ in range(len(curves))]
         self._points: list[dict[int, ProbePoint]] = [{} for _ in range(len(curves))]
@@ -90,9 +100,10 @@ class Rounds(Generic[P]):
         for _ in range(probes):
             if not self._probe(qps):
                 break
-            qps = self._promising() if self._judges else replan(self._curves, self._target, self._points).qps
+            explores = self._judges and self._look_again is None
+            qps = self._promising() if explores else replan(self._curves, self._target, self._points).qps
         if probes:
-            planned = self._proven() if self._judges else self._affordable()
+            planned = self._settled() if self._judges else self._affordable()
         return Settled(
             planned.qps,
             planned.reached,
@@ -120,14 +131,36 @@ class Rounds(Generic[P]):
         qps = lowered(self._curves, self._target, planned.qps, self._target.smr)
         return self._fixed(qps)
 
-    def _proven(self) -> Plan:
+    def _settled(self) -> Plan:
+        """The proven plan; with a second look that plan whose other frames meet the target, too, or the last one."""
+        aim = self._target
+        for _ in range(_SECOND_LOOKS):
+            planned = self._proven(aim)
+            if self._look_again is None:
+                return planned
+            missing = self._target.smr - self._second_mean(planned.qps)
+            if missing <= 0:
+                return replace(planned, reached=np.ones(len(self._curves), bool))
+            aim = replace(aim, smr=min(1.0, aim.smr + _OVERSHOOT * missing))
+        return replace(planned, reached=~self._curves.seen)
+
+    def _second_mean(self, qps: NDArray[np.int64]) -> float:
+        """Mean SMR of the items on the frames of the second look; 1 where nothing is seen on them."""
+        assert self._look_again is not None
+        rows = np.flatnonzero(self._curves.seen)
+        looks = self._look_again([(int(row), int(qps[row])) for row in rows])
+        told = [(look.smr(self._target.task), self._curves.weights[row]) for row, look in zip(rows, looks, strict=True)]
+        known = [(smr, weight) for smr, weight in told if smr is not None]
+        return sum(smr * weight for smr, weight in known) / sum(weight for _, weight in known) if known else 1.0
+
+    def _proven(self, target: Target) -> Plan:
         """The plan over measured QPs; QPs are lowered and measured until it meets the target, or none is left."""
-        aim = self._target.smr
+        aim = target.smr
         while True:
-            planned = among_probed(self._curves, self._target, self._points)
+            planned = among_probed(self._curves, target, self._points)
             if planned.reached.all():
                 return planned
-            qps = lowered(self._curves, self._target, planned.qps, min(1.0, aim))
+            qps = lowered(self._curves, target, planned.qps, min(1.0, aim))
             if not self._probe(qps):
                 return planned
             aim += _AIM_STEP
