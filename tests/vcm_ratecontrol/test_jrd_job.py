@@ -50,7 +50,9 @@ def boxes(folder: Path, rows: list[tuple[int, list[float]]]) -> Path:
 
 
 def request(source: Path, output: Path, objects: Path, codec: str) -> JRDRequest:
-    return JRDRequest(source, output, JRDSettings(objects=objects, background_qp=51), codec=codec, anchor=False, workers=2)
+    return JRDRequest(
+        source, output, JRDSettings(objects=objects, background_qp=51), codec=codec, anchor=False, workers=2
+    )
 
 
 def error_inside(source: Path, coded: Path, box: tuple[int, int, int, int], frame: int = 0) -> tuple[float, float]:
