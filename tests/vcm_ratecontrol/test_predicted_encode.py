@@ -62,7 +62,7 @@ def test_without_the_scorer_the_curves_are_trusted_and_that_is_said(photos: list
     if weights_file("smr_small", None) is not None:
         pytest.skip("the package has weights")
     stand_in(tmp_path, "curve_small")
-    report = encode(photos[0], tmp_path / "out.mp4", target_smr=0.8, weights=tmp_path)
+    report = encode(photos[0], tmp_path / "out.mp4", target_smr=0.8, weights=tmp_path, probes=2)
     assert report.probes == 0
     assert any("no weights of 'smr_small'" in note for note in report.notes)
 
