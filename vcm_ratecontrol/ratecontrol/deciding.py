@@ -149,7 +149,9 @@ class Decider:
         judges = self._judges.room is not None
         if probes and not judges and any(self._judges.scorer(s.pieces.options.coding) is None for s in self._sources):
             if self._request.probes:  # asked for, not the default
-                self._note("no weights of 'smr_small' are installed: the predicted curves are trusted, nothing is probed")
+                self._note(
+                    "no weights of 'smr_small' are installed: the predicted curves are trusted, nothing is probed"
+                )
             probes = 0
         if probes:
             self._progress.phase("probing")
