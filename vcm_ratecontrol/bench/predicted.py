@@ -87,7 +87,6 @@ def _samples(
     table: Table, choosing: Sequence[str], max_side: int, t_conf: float, failed: dict[int, str]
 ) -> list[list[Sample]]:
     """Per unit its sampled frames, with what the choosing machines say of each; empty where it cannot be read."""
-    from vcm_ratecontrol.predictors.evidence import confidence_map
     from vcm_ratecontrol.predictors.interface import Sample
     from vcm_ratecontrol.training.evidence_table import evidence_table
 
@@ -95,7 +94,7 @@ def _samples(
         name: (table.items[item].width, table.items[item].height)
         for name, item in zip(table.opinions.pictures, table.frame_item.tolist(), strict=True)
     }
-    evidence, originals = evidence_table(table.whole, sizes, t_conf, table.opinions.score)
+    evidence, _ = evidence_table(table.whole, sizes, t_conf, table.opinions.score)
     machines = table.machines_at(choosing).tolist()
     found: list[list[Sample]] = []
     frame = 0
@@ -109,15 +108,7 @@ def _samples(
         for place, rgb in enumerate(pictures):
             at = frame + place
             asked = [m for m in machines if evidence.asked[at, m, 0]]
-            seen = next((seen for m in machines if (seen := originals.of(at, m)) is not None), None)
-            size = rgb.shape[1], rgb.shape[0]
-            samples.append(
-                Sample(
-                    rgb,
-                    evidence=tuple(evidence.machine_evidence(at, m) for m in asked),
-                    confidence_map=confidence_map(*seen, *size) if seen is not None else None,
-                )
-            )
+            samples.append(Sample(rgb, evidence=tuple(evidence.machine_evidence(at, m) for m in asked)))
         frame += len(unit.picks)
         found.append(samples)
     return found

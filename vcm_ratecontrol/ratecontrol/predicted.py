@@ -1,7 +1,7 @@
 """One-shot curves: sampled frames of each segment -> SMR and bits at every QP, without coding anything.
 
-With machines at hand their confidences on the original make the curves (`curve_evidence`); without, a network that
-looks at the picture (`curve_small`).
+A network looks at the picture (`curve_small`), and is told the confidences of machines at hand, if there are any.
+`curve_evidence`, which sees no pixels, takes its place where it alone is installed: with few machines it knows less.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def open_curve_source(
     from vcm_ratecontrol.predictors.interface import Condition
 
     wanted = Condition(codec, coding, task)
-    for name in ("curve_evidence", "curve_small") if evidence else ("curve_small",):
+    for name in ("curve_small", "curve_evidence") if evidence else ("curve_small",):
         path = weights_file(name, weights)
         if path is None:
             continue
