@@ -54,6 +54,8 @@ def run_process(
     time-out, each with the last lines of stderr. Any other exception (Ctrl-C, a failing `stdin`
     iterable) kills the group before it is passed on.
     """
+    if group is not None and group.closed:
+        raise EncoderError(f"{Path(argv[0]).name}: not started; the work it belongs to has ended")
     started = time.monotonic()
     try:
         process = subprocess.Popen(
@@ -101,8 +103,13 @@ class ProcessGroup:
         self._lock = threading.Lock()
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether its processes were killed; none starts any more."""
+        return self._closed
+
     def add(self, process: subprocess.Popen[bytes]) -> None:
-        """Register a running process; it is killed at once when the group is closed already."""
+        """Register a running process; it is killed at once when the group was closed while it started."""
         with self._lock:
             self._running.add(process)
             closed = self._closed

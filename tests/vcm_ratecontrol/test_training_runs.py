@@ -30,7 +30,7 @@ STEPS = {"epochs": 3, "steps_per_epoch": 6, "batch_size": 8, "warmup_steps": 3, 
 OBJECTS: dict[str, object] = {"least_machines": 1}
 RUNS: dict[str, dict[str, object]] = {
     "curve_evidence": {"steps_per_epoch": 20, "batch_size": 32},
-    "curve_small": {"backbone_learning_rate": 0.0, "steps_per_epoch": 20},
+    "curve_small": {"backbone_learning_rate": 0.0, "batch_size": 16, "steps_per_epoch": 40},
     "smr_small": {"validation_pairs": 12, "qps": [32, 44], "steps_per_epoch": 12, "learning_rate": 1e-3},
     "dtjrd_small": OBJECTS,
     "owjrd_small": {**OBJECTS, "validation_objects": 8, "qps": [20, 50], "steps_per_epoch": 12, "learning_rate": 1e-3},
