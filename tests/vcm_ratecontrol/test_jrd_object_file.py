@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from codec_wrappers.errors import InputError
-from vcm_ratecontrol.jrd.object_file import FileObjects
+from vcm_ratecontrol.jrd.object_file import BoxesFile, FileObjects
 
 RGB = np.zeros((100, 200, 3), np.uint8)
 
@@ -24,7 +24,7 @@ def box(image: int, bbox: list[float], **more: Any) -> dict[str, Any]:
 
 
 def read(path: Path, n_frames: int = 1, name: str = "street.png") -> FileObjects:
-    return FileObjects(path, Path(name), n_frames, 200, 100)
+    return BoxesFile.read(path).of(Path(name), n_frames, 200, 100)
 
 
 def test_a_list_of_results_is_boxes_by_frame(tmp_path: Path) -> None:
@@ -107,3 +107,37 @@ def test_what_is_not_the_format_is_refused(tmp_path: Path, content: Any, told: s
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read(tmp_path / "none.json")
+
+
+def test_one_file_for_several_inputs_goes_by_their_names(tmp_path: Path) -> None:
+    images = [
+        {"id": 1, "file_name": "a.png"},
+        {"id": 2, "file_name": "photos/b.png"},
+        {"id": 3, "file_name": "film/00002.png"},
+        {"id": 4, "file_name": "film.mp4", "frame_index": 4},
+        {"id": 5, "file_name": "none.png"},
+        {"id": 9, "file_name": "stranger.png"},
+    ]
+    rows = [box(1, [0, 0, 10, 10]), box(1, [1, 1, 10, 10]), box(2, [2, 2, 10, 10]), box(3, [3, 3, 10, 10])]
+    content = {"images": images, "annotations": [*rows, box(4, [4, 4, 10, 10]), box(9, [9, 9, 10, 10])]}
+    inputs = [Path(name) for name in ("in/a.png", "in/b.png", "in/film.mp4", "in/none.png", "in/absent.png")]
+    read_file = BoxesFile.read(boxes_file(tmp_path, content), inputs)
+    a, b, film, none = (read_file.of(source, n, 200, 100) for source, n in zip(inputs, (1, 1, 6, 1), strict=False))
+    assert [len(one.see(RGB, 0)) for one in (a, b, none)] == [2, 1, 0]
+    assert b.see(RGB, 0).boxes.tolist() == [[2, 2, 12, 12]]
+    assert [len(film.see(RGB, frame)) for frame in range(6)] == [0, 0, 1, 0, 1, 0]
+    assert len(read_file.notes) == 1
+    assert "boxes of 1 pictures that are no input were left out, such as stranger.png" in read_file.notes[0]
+    with pytest.raises(InputError, match=r"names no image absent.png; add it to `images`"):
+        read_file.of(inputs[4], 1, 200, 100)
+
+
+def test_a_file_without_names_cannot_serve_several(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which of the 2 inputs a box is for"):
+        BoxesFile.read(boxes_file(tmp_path, [box(1, [1, 2, 3, 4])]), [Path("a.png"), Path("b.png")])
+
+
+def test_a_clip_without_the_frame_is_refused(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "file_name": "cam2.mp4"}], "annotations": [box(1, [1, 2, 3, 4])]}
+    with pytest.raises(InputError, match=r"names the clip cam2.mp4 and no frame of it"):
+        read(boxes_file(tmp_path, content), 5, "cam2.mp4")

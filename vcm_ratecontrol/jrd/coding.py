@@ -68,21 +68,27 @@ def code_map(
     return result, tuple(sorted({qp for one in layers for qp in one.qps}))
 
 
-def planned_commands(
+def planned(
     clip: Clip, qp_map: QPMap, segments: Sequence[range], encoder: Encoder, folder: Path, options: EncodeOptions
-) -> tuple[tuple[str, ...], ...]:
-    """The command lines that `code_map` would run, without its proofs; nothing is run or made. folder: to name files
-    in."""
+) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
+    """The command lines that `code_map` would run, without its proofs, and the QPs that blocks would have, rising.
+
+    Nothing is run or made. folder: to name files in.
+    """
     if method_of(encoder) != "pre-coding":
         plan = legal_plan(_map_plan(qp_map, segments, encoder), clip, encoder).plan
-        return tuple(segment_command(s, clip, encoder, folder, options, plan.qp_map) for s in plan.segments)
-    commands = []
+        assert plan.qp_map is not None
+        lines = tuple(segment_command(s, clip, encoder, folder, options, plan.qp_map) for s in plan.segments)
+        return lines, tuple(np.unique(plan.qp_map.qp).tolist())
+    commands: list[tuple[str, ...]] = []
+    used: set[int] = set()
     for segment in segments:
         layers = segment_layers(segment, qp_map.qp[segment.start : segment.stop])
+        used.update(layers.qps)
         for qp in reversed(layers.qps):
             made_by: Encoder = encoder if qp == layers.qps[0] else Unfiltered(encoder)
             commands.append(segment_command(replace(layers.segment, qp=qp), clip, made_by, folder, options))
-    return tuple(commands)
+    return tuple(commands), tuple(sorted(used))
 
 
 def _map_plan(qp_map: QPMap, segments: Sequence[range], encoder: Encoder) -> EncodePlan:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,10 @@ from codec_wrappers.plan import Segment
 from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
-from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned_commands
+from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned
 from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, narrowed
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
-from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
+from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
 from vcm_ratecontrol.media import Clip, cut_segments, open_clip
 from vcm_ratecontrol.outputs import check_output
@@ -29,14 +30,14 @@ from vcm_ratecontrol.report import AnchorReport
 from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 
 if TYPE_CHECKING:
-    from vcm_ratecontrol.machines.library import LibraryRef
+    from vcm_ratecontrol.machines.library import LibraryRef, MachineLibrary
 
 OnEvent = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class JRDRequest:
-    """What to code per object, and how; the fields that it shares with `encoding.EncodeRequest` mean the same.
+    """What to code per object, and how; the fields that it shares with `request.EncodeRequest` mean the same.
 
     verify: a library that looks at the result and lists what it lost; frames_per_segment: of a clip, for it.
     """
@@ -116,54 +117,87 @@ class _Job:
     background_qp: int
 
 
-def encode_jrd(request: JRDRequest, progress: Progress = SILENT, on_event: OnEvent | None = None) -> JRDReport:
+@dataclass(frozen=True)
+class Opened:
+    """What the files of a job share. verifier: looks at the results, None where nobody does."""
+
+    finders: Finders
+    verifier: MachineLibrary | None
+
+
+@contextmanager
+def opened_for(request: JRDRequest, inputs: Sequence[Path] = ()) -> Iterator[Opened]:
+    """Open it, for as long as the block lasts. inputs: of a job of several. Raises InputError, MissingToolError."""
+    with open_finders(request.settings, inputs) as finders:
+        verifier = None
+        if request.verify is not None:
+            room = finders.room
+            verifier = room.library if room and request.verify == request.settings.machines else request.verify.open()
+        yield Opened(finders, verifier)
+
+
+def encode_jrd(
+    request: JRDRequest,
+    progress: Progress = SILENT,
+    on_event: OnEvent | None = None,
+    opened: Opened | None = None,
+) -> JRDReport:
     """Code one file per object. The output is written only when it is complete and verified.
 
-    on_event: called with an event's name and its fields ('objects', 'segments', 'lost').
+    on_event: called with an event's name and its fields ('objects', 'segments', 'lost'). opened: of `opened_for`, to be
+    used again; None: opened here.
     Raises InputError, OutputError, UnsupportedError, MissingToolError, EncoderError, MapHadNoEffectError,
     VerificationError.
     """
     started = time.monotonic()
-    emit = on_event or (lambda event, **fields: None)
     progress.phase("analysis")
     job = _checked(request)
-    clip, settings = job.clip, request.settings
-    verifier = request.verify.open() if request.verify is not None else None
-    with opened_levels(settings, clip, job.encoder.codec) as source:
-        block_size = job.capabilities.block_size or BLOCK_SIZE
-        found = clip_levels(clip, source, block_size, settings.looks_per_second, progress)
+    with ExitStack() as stack:
+        shared = opened or stack.enter_context(opened_for(request))
+        return _coded(job, shared, progress, on_event or (lambda event, **fields: None), started)
+
+
+def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started: float) -> JRDReport:
+    request, clip, settings = job.request, job.clip, job.request.settings
+    block_size = job.capabilities.block_size or BLOCK_SIZE
+    source = opened.finders.levels(clip, job.encoder.codec)
+    found = clip_levels(clip, source, block_size, settings.looks_per_second, progress)
     emit("objects", objects=found.objects, looked=found.looked, share=found.object_share)
     longest = request.segment_seconds
     segments = cut_segments(clip, longest, min(0.5, longest / 2)) if clip.kind == "video" else (range(1),)
     emit("segments", count=len(segments), frames=clip.n_frames)
     limits = job.capabilities.qp_min, job.capabilities.qp_max
-    planned = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
-    qp_map = planned.map
+    wanted = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
+    qp_map = wanted.map
     if settings.pooled and method_of(job.encoder) == "pre-coding":
         qp_map = narrowed(qp_map, segments, job.background_qp)
     if request.dry_run:
-        folder = request.output.parent
-        commands = planned_commands(clip, qp_map, segments, job.encoder, folder, job.options)
-        return _report(job, found, planned.notes, None, (), len(segments), started, commands)
+        commands, levels = planned(clip, qp_map, segments, job.encoder, request.output.parent, job.options)
+        return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)
     result, levels = code_map(clip, qp_map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
     checked = 0
-    if verifier is not None:
+    if opened.verifier is not None:
         lost, checked = lost_objects(
-            clip, request.output, verifier, request.thresholds, segments, request.frames_per_segment, progress
+            clip, request.output, opened.verifier, request.thresholds, segments, request.frames_per_segment, progress
         )
         for one in lost:
             emit("lost", **vars(one))
-    report = _report(job, found, planned.notes, result, levels, len(segments), started, result.commands)
+    report = _report(job, found, wanted.notes, result, levels, len(segments), started, result.commands)
     return replace(report, anchor=anchor, lost=lost, checked=checked, seconds=time.monotonic() - started)
 
 
-def _checked(request: JRDRequest) -> _Job:
+def encoder_of(request: JRDRequest) -> tuple[Encoder, Capabilities, int]:
+    """The encoder, what it can do, and the background's QP. Raises InputError, UnsupportedError, MissingToolError."""
     encoder = get_encoder(request.codec, request.executable)
     capabilities = encoder.capabilities()
     capabilities.require_preset(request.preset or encoder.default_preset)
-    background = background_qp_of(request.settings.background_qp, capabilities)
+    return encoder, capabilities, background_qp_of(request.settings.background_qp, capabilities)
+
+
+def _checked(request: JRDRequest) -> _Job:
+    encoder, capabilities, background = encoder_of(request)
     clip = open_clip(request.input)
     check_output(request.input, request.output, request.overwrite)
     check_suffix(request.output, encoder)

@@ -4,6 +4,9 @@ Either an object with `annotations` (and `images`, `categories`), or a bare list
 width, height in pixels of the upright picture; `score` is its confidence. The frame of a box: `frame_index` of its
 image, or the last number in the image's file name, or `image_id` where there are no images; counted from 0, or from
 1 where frame numbers end with the number of frames.
+
+One file may serve the several inputs of a job: then each image's file name says whose boxes those are. It is the
+input's own name (for a frame of a clip beside a `frame_index`), or lies in a folder that is called like the input.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +32,51 @@ _NAMED_AT_MOST = 5
 Rows = dict[int, list[tuple[list[float], str, float]]]
 
 
+@dataclass(frozen=True)
+class BoxesFile:
+    """A file of boxes, read once. parts: of a file for several inputs what is for each, by the input's name; None for a
+    file that is all for one input. notes: what the user should know of the whole."""
+
+    path: Path
+    content: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path, inputs: Sequence[Path] = ()) -> BoxesFile:
+        """inputs: all of the job, no two of one name. Raises InputError: not readable, not in this format."""
+        content = _content(path)
+        if len(inputs) < 2:
+            return cls(path, content)
+        parts, others = _shared_out(path, content, [source.name for source in inputs])
+        told = f"{path}: boxes of {len(others)} pictures that are no input were left out, such as {others[0]}"
+        return cls(path, content, parts, (told,) if others else ())
+
+    def of(self, picture: Path, n_frames: int, width: int, height: int) -> FileObjects:
+        """The boxes of one input; n_frames, width, height: its, upright. Raises InputError as `FileObjects` does, and
+        for an input that the file does not name."""
+        content = self.content
+        if self.parts is not None:
+            if picture.name not in self.parts:
+                raise InputError(
+                    f"{self.path}: names no image {picture.name}; add it to `images`, without boxes if it has none"
+                )
+            content = self.parts[picture.name]
+        return FileObjects(self.path, content, picture, n_frames, width, height)
+
+
 class FileObjects:
-    """The boxes of a file, by frame. An `ObjectSource`."""
+    """The boxes of one input, by frame. An `ObjectSource`."""
 
-    def __init__(self, path: Path, picture: Path, n_frames: int, width: int, height: int) -> None:
-        """picture: the input that the boxes are for; n_frames, width, height: its, upright.
+    def __init__(
+        self, path: Path, content: Mapping[str, Any], picture: Path, n_frames: int, width: int, height: int
+    ) -> None:
+        """path: to be named in errors. picture: the input that boxes are for; n_frames, width, height: its, upright.
 
-        Raises InputError: not readable, not in this format, boxes for other pictures or frames.
+        Raises InputError: not in this format, boxes for other pictures or frames.
         """
         self._width, self._height = width, height
         self.clipped = self.outside = 0
-        content = _content(path)
         named = _category_names(path, content)
         frames = _frames_of_images(path, content, picture, n_frames)
         rows: Rows = defaultdict(list)
@@ -97,6 +135,40 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def _shared_out(
+    path: Path, content: Mapping[str, Any], names: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The part of each input that is named, and the names of images with boxes that are of no input."""
+    if not content.get("images"):
+        raise InputError(
+            f"{path}: lists no `images`, so that nothing says which of the {len(names)} inputs a box is for;"
+            " add them with their file names, or code each input with a file of its own"
+        )
+    known = {key: name for name in names for key in (Path(name).stem, name)}
+    parts: dict[str, dict[str, Any]] = {}
+    owner: dict[Any, str | None] = {}
+    called = {}
+    try:
+        for image in content["images"]:
+            file = Path(str(image["file_name"]))
+            name = file.name if file.name in names else known.get(file.parent.name)
+            owner[image["id"]], called[image["id"]] = name, str(file)
+            if name is not None:
+                empty = {"images": [], "annotations": [], "categories": content.get("categories", [])}
+                parts.setdefault(name, empty)["images"].append(image)
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: an image without id and file_name; --objects takes COCO's format") from error
+    others: dict[str, None] = {}
+    for number, annotation in enumerate(content["annotations"]):
+        image = _annotation(path, number, annotation)[0]
+        name = owner.get(image)
+        if name is not None:
+            parts[name]["annotations"].append(annotation)
+        else:
+            others[called.get(image, f"image {image}")] = None
+    return parts, list(others)
+
+
 def _category_names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     try:
         given = {int(category["id"]): str(category["name"]) for category in content.get("categories", [])}
@@ -145,6 +217,8 @@ def _frame_of(path: Path, image: Mapping[str, Any], picture: Path, n_frames: int
         if alone or Path(name).name == picture.name:
             return 0
         raise InputError(f"{path}: has boxes for {name}, which is not {picture.name}; leave those boxes out")
+    if Path(name).name == picture.name:
+        raise InputError(f"{path}: image {image['id']} names the clip {name} and no frame of it; add a `frame_index`")
     number = _LAST_NUMBER.search(Path(name).stem)
     return int(number.group(1)) if number else int(image["id"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,11 @@ from vcm_ratecontrol.jrd.frame_levels import DEFAULT_MARGIN, DenseLevels, LevelS
 from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION, level_rule
 
 if TYPE_CHECKING:
+    from vcm_ratecontrol.jrd.object_file import BoxesFile
     from vcm_ratecontrol.machines.library import LibraryRef
     from vcm_ratecontrol.media import Clip
     from vcm_ratecontrol.predictors.inference import JRDMapPredictor
+    from vcm_ratecontrol.scoring import MachineRoom
 
 DENSE_WEIGHTS = "jrd_map_small"
 LOOKS_PER_SECOND = 5.0
@@ -56,32 +58,63 @@ class JRDSettings:
             raise InputError(f"--objects {self.objects}: leave out --detector {self.detector}, or this")
 
 
-@contextlib.contextmanager
-def opened_levels(settings: JRDSettings, clip: Clip, codec: str) -> Iterator[LevelSource]:
-    """What gives the levels of a clip's frames, for as long as the block lasts.
+@dataclass(frozen=True)
+class Finders:
+    """What finds the objects of the files of one job; opened once for all of them, by `open_finders`.
 
-    codec: 'vvc', 'hevc', ...: whose labels. Raises InputError, MissingToolError.
+    room: machines. boxes: a file of boxes. dense: the dense predictor, None where it has no weights and is not needed.
     """
-    rule = level_rule(codec, settings.ratio, settings.caution, pooled=settings.pooled)
-    if settings.objects is not None:
-        from vcm_ratecontrol.jrd.object_file import FileObjects
 
-        width, height = clip.upright_size
-        boxes = FileObjects(settings.objects, clip.path, clip.n_frames, width, height)
-        yield ObjectLevels(boxes, rule, settings.margin, _dense_if_there(settings))
+    settings: JRDSettings
+    room: MachineRoom | None = None
+    boxes: BoxesFile | None = None
+    dense: JRDMapPredictor | None = None
+
+    def levels(self, clip: Clip, codec: str) -> LevelSource:
+        """What gives the levels of a clip's frames. codec: 'vvc', 'hevc', ...: whose labels. Raises InputError."""
+        settings = self.settings
+        rule = level_rule(codec, settings.ratio, settings.caution, pooled=settings.pooled)
+        if self.boxes is not None:
+            found = self.boxes.of(clip.path, clip.n_frames, *clip.upright_size)
+            return ObjectLevels(found, rule, settings.margin, self.dense)
+        if self.room is not None:
+            from vcm_ratecontrol.jrd.objects import DetectedObjects
+
+            detected = DetectedObjects(self.room, settings.detector, settings.least)
+            return ObjectLevels(detected, rule, settings.margin, self.dense)
+        assert self.dense is not None
+        return DenseLevels(self.dense, settings.ratio)
+
+
+@contextlib.contextmanager
+def open_finders(settings: JRDSettings, inputs: Sequence[Path] = ()) -> Iterator[Finders]:
+    """What finds objects, for as long as the block lasts.
+
+    inputs: of a job of several, which a file of boxes must tell apart. Raises InputError, MissingToolError, CacheError.
+    """
+    if settings.objects is not None:
+        from vcm_ratecontrol.jrd.object_file import BoxesFile
+
+        boxes = BoxesFile.read(settings.objects, inputs)
+        yield Finders(settings, boxes=boxes, dense=_dense_if_there(settings))
     elif settings.machines is not None:
-        from vcm_ratecontrol.jrd.objects import DetectedObjects
         from vcm_ratecontrol.scoring import MachineRoom
 
         with MachineRoom(settings.machines.open()) as room:
-            source = DetectedObjects(room, settings.detector, settings.least)
-            yield ObjectLevels(source, rule, settings.margin, _dense_if_there(settings))
+            yield Finders(settings, room, dense=_dense_if_there(settings))
     else:
         try:
             predictor = _dense(settings)
         except MissingToolError as error:
             raise MissingToolError(f"{error}; or give --machines DIR, or --objects FILE") from error
-        yield DenseLevels(predictor, settings.ratio)
+        yield Finders(settings, dense=predictor)
+
+
+@contextlib.contextmanager
+def opened_levels(settings: JRDSettings, clip: Clip, codec: str) -> Iterator[LevelSource]:
+    """`Finders.levels` of a single clip, for as long as the block lasts. Raises InputError, MissingToolError."""
+    with open_finders(settings) as finders:
+        yield finders.levels(clip, codec)
 
 
 def _dense(settings: JRDSettings) -> JRDMapPredictor:
