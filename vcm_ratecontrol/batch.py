@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from codec_wrappers.errors import InputError, OutputError, VcmError
 from vcm_ratecontrol.encoding import encode_together, judges_of
@@ -15,6 +16,8 @@ from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.ratecontrol.deciding import OnEvent
 from vcm_ratecontrol.report import EncodeReport
 from vcm_ratecontrol.request import EncodeRequest
+
+R = TypeVar("R")
 
 #: Container of outputs that are named by their inputs.
 BATCH_SUFFIX = ".mp4"
@@ -48,6 +51,11 @@ class BatchReport:
     def reached(self) -> bool:
         return all(report.reached for report in self.reports)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of all files, each once."""
+        return tuple(dict.fromkeys(note for report in self.reports for note in report.notes))
+
     def mean(self, name: str) -> float | None:
         """Mean over the files of a field of `EncodeReport`, such as 'smr', weighted by frames; None without any."""
         told = [(value, r.n_frames) for r in self.reports if (value := getattr(r, name)) is not None]
@@ -65,6 +73,45 @@ def outputs_in(folder: Path, inputs: Sequence[Path]) -> tuple[Path, ...]:
     return outputs
 
 
+@contextmanager
+def placed(inputs: Sequence[Path], folder: Path, dry_run: bool) -> Iterator[tuple[tuple[Path, Path], ...]]:
+    """Each input with its output, for as long as the block lasts: in the folder, which is made, or for what is asked to
+    write nothing in a temporary one. Raises InputError for no inputs, OutputError."""
+    if not inputs:
+        raise InputError("no input is given; name at least one picture or clip")
+    outputs = outputs_in(folder, inputs)
+    with ExitStack() as stack:
+        if dry_run:  # what is tried out needs a place
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vcm-plan-")))
+            outputs = tuple(place / output.name for output in outputs)
+        else:
+            _make(folder)
+        yield tuple(zip(inputs, outputs, strict=True))
+
+
+def one_by_one(
+    pairs: Sequence[tuple[Path, Path]],
+    encode: Callable[[Path, Path], R],
+    on_file: Callable[[R | FailedInput], None] = lambda told: None,
+) -> tuple[tuple[R, ...], tuple[FailedInput, ...]]:
+    """Encode each input to its output, whatever happens to the others.
+
+    encode: gives the report of one, or raises VcmError. on_file: called with each report or failure.
+    """
+    reports: list[R] = []
+    failed: list[FailedInput] = []
+    for source, output in pairs:
+        try:
+            report = encode(source, output)
+        except VcmError as error:
+            failed.append(FailedInput(source, error))
+            on_file(failed[-1])
+        else:
+            reports.append(report)
+            on_file(report)
+    return tuple(reports), tuple(failed)
+
+
 def encode_batch(
     request: EncodeRequest,
     inputs: Sequence[Path],
@@ -79,38 +126,23 @@ def encode_batch(
     on_file: called with each report or failure. Raises as `encode_together`, and InputError for no inputs.
     """
     started = time.monotonic()
-    if not inputs:
-        raise InputError("no input is given; name at least one picture or clip")
     request.check()
-    outputs = outputs_in(request.output, inputs)
-    with ExitStack() as stack:
-        folder = request.output
-        if request.dry_run:
-            # Probes need a place; what is asked to write nothing makes no folder there.
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vcm-plan-")))
-        else:
-            _make(folder)
-        requests = [replace(request, input=i, output=folder / o.name) for i, o in zip(inputs, outputs, strict=True)]
-        judges = stack.enter_context(judges_of(request))
+    with placed(inputs, request.output, request.dry_run) as pairs, judges_of(request) as judges:
 
-        def told(report: EncodeReport) -> EncodeReport:
-            shown = replace(report, output=request.output / report.output.name)
-            on_file(shown)
-            return shown
+        def encode(jobs: Sequence[EncodeRequest]) -> tuple[EncodeReport, ...]:
+            reports = encode_together(jobs, progress, on_event, judges)
+            return tuple(replace(report, output=request.output / report.output.name) for report in reports)
 
         if request.target is not None and request.target.pool != "each":
-            pooled = replace(request.target, pool="mean")
-            together = encode_together([replace(r, target=pooled) for r in requests], progress, on_event, judges)
-            return BatchReport(tuple(map(told, together)), (), time.monotonic() - started)
-        reports: list[EncodeReport] = []
-        failed: list[FailedInput] = []
-        for single in requests:
-            try:
-                reports += map(told, encode_together((single,), progress, on_event, judges))
-            except VcmError as error:
-                failed.append(FailedInput(single.input, error))
-                on_file(failed[-1])
-        return BatchReport(tuple(reports), tuple(failed), time.monotonic() - started)
+            pooled = replace(request, target=replace(request.target, pool="mean"))
+            together = encode([replace(pooled, input=source, output=output) for source, output in pairs])
+            for report in together:
+                on_file(report)
+            return BatchReport(together, (), time.monotonic() - started)
+        reports, failed = one_by_one(
+            pairs, lambda source, output: encode([replace(request, input=source, output=output)])[0], on_file
+        )
+        return BatchReport(reports, failed, time.monotonic() - started)
 
 
 def _make(folder: Path) -> None:

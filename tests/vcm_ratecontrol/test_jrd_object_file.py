@@ -127,7 +127,7 @@ def test_one_file_for_several_inputs_goes_by_their_names(tmp_path: Path) -> None
     assert b.see(RGB, 0).boxes.tolist() == [[2, 2, 12, 12]]
     assert [len(film.see(RGB, frame)) for frame in range(6)] == [0, 0, 1, 0, 1, 0]
     assert len(read_file.notes) == 1
-    assert "boxes of 1 pictures that are no input were left out, such as stranger.png" in read_file.notes[0]
+    assert "boxes of 1 pictures that are no input were left out, the first of stranger.png" in read_file.notes[0]
     with pytest.raises(InputError, match=r"names no image absent.png; add it to `images`"):
         read_file.of(inputs[4], 1, 200, 100)
 

@@ -4,8 +4,8 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +14,8 @@ import vcm_ratecontrol
 from codec_wrappers.errors import InputError
 from tests.vcm_ratecontrol.predicted_inputs import TWO, film, photos, weights  # noqa: F401
 from vcm_ratecontrol import encode, plan, predict_smr_curve
+from vcm_ratecontrol.cli.encode import main
+from vcm_ratecontrol.options import EncodeArguments, JRDArguments, jrd_request_of, request_of
 
 
 def test_a_picture_in_three_lines(photos: list[Path], weights: Path, tmp_path: Path) -> None:
@@ -51,20 +53,23 @@ def test_a_wrong_name_is_told(photos: list[Path], tmp_path: Path) -> None:
         encode(photos[0], tmp_path / "out.mp4", taget_smr=0.8)  # type: ignore[call-overload]
 
 
+def shared_options() -> dict[str, object]:
+    """The options of the command that say what to do, as they are when none is given."""
+    given = main.make_context("vcm-encode", ["in.png", "-o", "out.mp4"]).params
+    return {name: value for name, value in given.items() if name not in {"sources", "output", "no_cache"}}
+
+
 def test_every_option_of_the_command_is_one_of_the_library() -> None:
-    from vcm_ratecontrol.api import EncodeArguments, MachineArguments
-    from vcm_ratecontrol.cli.encode import main
-    from vcm_ratecontrol.cli.jrd_options import jrd_options
+    known = EncodeArguments.__annotations__.keys() | JRDArguments.__annotations__.keys()
+    assert known - {"progress", "on_event"} == shared_options().keys()
 
-    @click.command()
-    @jrd_options()
-    def per_object(**options: object) -> None:
-        """Coding per object has a function of its own."""
 
-    known = EncodeArguments.__annotations__.keys() | MachineArguments.__annotations__.keys()
-    known |= {option.name for option in per_object.params}
-    shown = {"json", "quiet", "traceback", "version", "output", "no_cache"}
-    assert {option.name for option in main.params if isinstance(option, click.Option)} - known - shown == set()
+def test_the_defaults_are_the_same() -> None:
+    defaults = {name: value for name, value in shared_options().items() if name != "cache"}
+    flat: Any = {**defaults, "qp": 40}
+    assert request_of("in.png", "out.mp4", flat) == request_of("in.png", "out.mp4", {"qp": 40})
+    per_object: Any = {**defaults, "target_jrd": 0.5}
+    assert jrd_request_of("in.png", "out.mp4", per_object) == jrd_request_of("in.png", "out.mp4", {"target_jrd": 0.5})
 
 
 def test_importing_is_light() -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.encode_batch import batch_fields, close, is_folder, teller
 from vcm_ratecontrol.cli.jrd_encode import encode_jrd_options, run_jrd
 from vcm_ratecontrol.cli.jrd_options import JRDOptions
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
 
 if TYPE_CHECKING:
-    from vcm_ratecontrol.api import EncodeArguments
-    from vcm_ratecontrol.batch import FailedInput
+    from vcm_ratecontrol.options import EncodeArguments, JRDArguments
     from vcm_ratecontrol.report import EncodeReport
     from vcm_ratecontrol.request import EncodeRequest
 
@@ -67,7 +67,7 @@ def main(
     """Encode INPUT (a picture or a clip) so that machines still see in it what they saw before.
 
     The QPs are predicted, or with --machines found with the machines that will watch. Several inputs go into the folder
-    OUTPUT, and meet the target in the mean unless --pool each.
+    OUTPUT. They meet a target SMR in the mean unless --pool each; per object each is coded on its own.
 
     \b
     Examples:
@@ -78,13 +78,14 @@ def main(
       vcm-encode --qp 37 clip.mp4 -o anchor.mp4
     """
     run.progress.phase("analysis")  # before the imports, so that something is seen at once
-    if jrd.wanted(options):
-        run_jrd(run, sources, output, machines, jrd, options)
+    arguments = arguments_of(machines, jrd, options)
+    if jrd.ratio is not None:
+        run_jrd(run, sources, output, cast("JRDArguments", arguments))
         return
-    from vcm_ratecontrol.api import request_of
     from vcm_ratecontrol.encoding import encode_file
+    from vcm_ratecontrol.options import request_of
 
-    request = request_of(sources[0], output, arguments_of(machines, options))
+    request = request_of(sources[0], output, cast("EncodeArguments", arguments))
     if len(sources) > 1 or is_folder(output):
         encode_all(run, request, sources)
         return
@@ -98,71 +99,30 @@ def main(
         run.show(summary_table(report), *(f"note: {note}" for note in report.notes))
 
 
-def arguments_of(machines: MachineOptions, options: dict[str, Any]) -> EncodeArguments:
+def arguments_of(machines: MachineOptions, jrd: JRDOptions, options: dict[str, Any]) -> dict[str, Any]:
     """The options of the command as the keyword arguments of the library."""
-    from vcm_ratecontrol.api import DEFAULT_CACHE
+    from vcm_ratecontrol.options import DEFAULT_CACHE
 
     cache, no_cache = options.pop("cache"), options.pop("no_cache")
-    return {
-        "machines": machines.directory,
-        "names": machines.names,
-        "task": machines.task,
-        "t_conf": machines.confidence,
-        "t_iou": machines.iou,
-        "t_score": machines.score,
-        "t_label": machines.label_confidence,
-        "cache": None if no_cache else cache or DEFAULT_CACHE,
-        **options,  # type: ignore[typeddict-item]
-    }
-
-
-def is_folder(output: Path) -> bool:
-    """Whether -o names a folder that is there: then even a single input goes into it."""
-    return output.is_dir()
+    return {**jrd.arguments(machines), "cache": None if no_cache else cache or DEFAULT_CACHE, **options}
 
 
 def encode_all(run: CommandRun, request: EncodeRequest, sources: tuple[Path, ...]) -> None:
     """Encode into a folder; raises the first failure when the others are done."""
-    from vcm_ratecontrol.batch import FailedInput, encode_batch
+    from vcm_ratecontrol.batch import encode_batch
     from vcm_ratecontrol.cli.encode_summary import batch_table
 
-    def tell(told: EncodeReport | FailedInput) -> None:
-        if isinstance(told, FailedInput):
-            run.emit("failed", input=told.input, **failure_fields(told))
-            run.progress.note(str(told.error))
-        else:
-            run.emit("file", **report_fields(told))
-
-    batch = encode_batch(request, sources, run.progress, run.emit, tell)
+    batch = encode_batch(request, sources, run.progress, run.emit, teller(run, report_fields))
     run.summarise(
         mode=request.mode,
         target=request.target.smr if request.target else None,
         files=[{"input": r.input, "output": r.output, "bits": r.bits, "smr": r.smr,
                 "predicted_smr": r.predicted_smr, "reached": r.reached} for r in batch.reports],
-        failed=[{"input": f.input, **failure_fields(f)} for f in batch.failed],
-        bits=batch.bits,
-        file_bytes=batch.file_bytes,
         reached=batch.reached and not batch.failed,
         **{name: batch.mean(name) for name in ("smr", "predicted_smr", "predicted_low", "predicted_high")},
-        notes=list(dict.fromkeys(note for report in batch.reports for note in report.notes)),
-        job_seconds=batch.seconds,
+        **batch_fields(batch),
     )  # fmt: skip
-    if request.dry_run:
-        run.show(*(shlex.join(command) for report in batch.reports for command in report.commands))
-    elif batch.reports:
-        notes = dict.fromkeys(note for report in batch.reports for note in report.notes)
-        run.show(batch_table(batch), *(f"note: {note}" for note in notes))
-    if batch.failed:
-        run.show(*(f"failed: {failure.error}" for failure in batch.failed))
-        first = batch.failed[0].error
-        if len(sources) > 1:
-            raise type(first)(f"{len(batch.failed)} of {len(sources)} inputs failed, the first: {first}")
-        raise first
-
-
-def failure_fields(failure: FailedInput) -> dict[str, object]:
-    """As in the `error` of the end event."""
-    return {"type": type(failure.error).__name__, "message": str(failure.error)}
+    close(run, batch, batch_table(batch), dry_run=request.dry_run)
 
 
 def report_fields(report: EncodeReport) -> dict[str, object]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vcm_ratecontrol.cli.common import CommandRun
-from vcm_ratecontrol.cli.jrd_options import JRDOptions, jrd_options
-from vcm_ratecontrol.cli.machine_options import MachineOptions
+from vcm_ratecontrol.cli.encode_batch import batch_fields, close, is_folder, teller
+from vcm_ratecontrol.cli.jrd_options import jrd_options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vcm_ratecontrol.jrd.batch import JRDBatchReport
     from vcm_ratecontrol.jrd.job import JRDReport, JRDRequest
+    from vcm_ratecontrol.options import JRDArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MODE = "per-object"
 LISTED = 20
 """Lost objects that the summary lists; the events hold all."""
 
@@ -30,18 +33,15 @@ def encode_jrd_options(function: F) -> F:
     return jrd_options()(verify(function))
 
 
-def run_jrd(
-    run: CommandRun,
-    sources: Sequence[Path],
-    output: Path,
-    machines: MachineOptions,
-    jrd: JRDOptions,
-    options: Mapping[str, Any],
-) -> None:
-    """Encode per object, tell the events, print the summary. options: the others of vcm-encode."""
+def run_jrd(run: CommandRun, sources: Sequence[Path], output: Path, arguments: JRDArguments) -> None:
+    """Encode per object, tell the events, print the summary. arguments: as the library takes them."""
     from vcm_ratecontrol.jrd.job import encode_jrd
+    from vcm_ratecontrol.options import jrd_request_of
 
-    request = request_of(sources, output, machines, jrd, options)
+    request = jrd_request_of(sources[0], output, arguments)
+    if len(sources) > 1 or is_folder(output):
+        run_jrd_batch(run, request, sources)
+        return
     report = encode_jrd(request, run.progress, run.emit)
     run.summarise(**report_fields(report))
     if request.dry_run:
@@ -51,43 +51,20 @@ def run_jrd(
     run.show(*tables, *(f"note: {note}" for note in report.notes))
 
 
-def request_of(
-    sources: Sequence[Path], output: Path, machines: MachineOptions, jrd: JRDOptions, options: Mapping[str, Any]
-) -> JRDRequest:
-    """Raises click.UsageError for options that do not go with --target-jrd, InputError."""
-    from dataclasses import replace
+def run_jrd_batch(run: CommandRun, request: JRDRequest, sources: Sequence[Path]) -> None:
+    """Encode into a folder; raises the first failure when the others are done."""
+    from vcm_ratecontrol.jrd.batch import encode_jrd_batch
 
-    from vcm_ratecontrol.jrd.job import JRDRequest
-    from vcm_ratecontrol.jrd.sources import DENSE_WEIGHTS
-
-    for name in ("target_smr", "qp", "qp_map", "strict", "verify_smr", "probes"):
-        if options.get(name) not in (None, False):
-            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --target-jrd; leave one out")
-    if len(sources) > 1 or output.is_dir():
-        raise click.UsageError("--target-jrd takes one input and names its output file; call it for each input")
-    if options["verify_jrd"] and machines.directory is None:
-        raise click.UsageError("--verify-jrd needs machines to look with: give --machines DIR")
-    settings = replace(jrd.settings(machines), pooled=options["pool"] != "each")
-    if options["weights"] is not None and (own := options["weights"] / f"{DENSE_WEIGHTS}.safetensors").is_file():
-        settings = replace(settings, weights=own)
-    # A file of boxes says where the objects are: machines are there to verify.
-    verify = settings.machines if options["verify_jrd"] else None
-    return JRDRequest(
-        input=sources[0],
-        output=output,
-        settings=replace(settings, machines=None) if settings.objects is not None else settings,
-        codec=options["codec"],
-        executable=options["encoder_path"],
-        preset=options["preset"],
-        segment_seconds=options["segment_seconds"],
-        workers=options["workers"],
-        verify=verify,
-        thresholds=machines.thresholds(),
-        frames_per_segment=options["frames"],
-        anchor=options["anchor"] is not False,
-        overwrite=options["overwrite"],
-        dry_run=options["dry_run"],
-    )
+    batch = encode_jrd_batch(request, sources, run.progress, run.emit, teller(run, report_fields))
+    run.summarise(
+        mode=MODE,
+        ratio=request.settings.ratio,
+        files=[{"input": r.input, "output": r.output, "bits": r.bits, "objects": r.objects, "lowest_qp": r.lowest_qp,
+                "background_qp": r.background_qp, "lost": None if r.lost is None else len(r.lost)}
+               for r in batch.reports],
+        **batch_fields(batch),
+    )  # fmt: skip
+    close(run, batch, batch_table(batch), dry_run=request.dry_run)
 
 
 def report_fields(report: JRDReport) -> dict[str, Any]:
@@ -95,7 +72,7 @@ def report_fields(report: JRDReport) -> dict[str, Any]:
     from dataclasses import asdict
 
     fields = asdict(report)
-    fields["mode"] = "per-object"
+    fields["mode"] = MODE
     fields["bpp"] = report.bits_per_pixel
     fields["kbps"] = report.kilobits_per_second
     fields["job_seconds"] = fields.pop("seconds")
@@ -111,8 +88,7 @@ def summary_table(report: JRDReport) -> Table:
     table.add_row("encoder", f"{report.encoder}, preset {report.preset}, by {report.method}")
     objects = f"{report.objects} boxes on {report.looked} frames, " if report.objects else ""
     table.add_row("objects", f"{objects}{report.object_share:.0%} of the blocks")
-    finest = "none" if report.lowest_qp is None else f"QP {report.lowest_qp} and up"
-    table.add_row("QP", f"objects {finest}, background QP {report.background_qp}")
+    table.add_row("QP", f"objects {_finest(report)}, background QP {report.background_qp}")
     rate = report.kilobits_per_second
     where = f"{report.bits_per_pixel:.4f} bpp" if rate is None else f"{rate:.1f} kbps"
     table.add_row("bits", f"{report.bits:,}  ({where})")
@@ -120,12 +96,35 @@ def summary_table(report: JRDReport) -> Table:
         on = "" if report.n_frames == 1 else f", on {report.anchor.segments} of {report.segments} segments"
         table.add_row("saving", f"{report.anchor.saving:.1%} against QP {report.anchor.qp}{on}")
     if report.lost is not None:
-        below = sum(one.kept < report.ratio for one in report.lost)
-        table.add_row(
-            "lost", f"{below} of {report.checked} objects by more than {1 - report.ratio:.0%} of the machines"
-        )
+        table.add_row("lost", f"{_lost(report)} objects by more than {1 - report.ratio:.0%} of the machines")
     table.add_row("time", f"{report.seconds:.1f} s")
     return table
+
+
+def batch_table(batch: JRDBatchReport) -> Table:
+    """The closing summary of several files: one line each, and the whole."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("output", "object QP", "background QP", "object blocks", "bits", "lost"):
+        table.add_column(name, justify="left" if name == "output" else "right", overflow="fold")
+    for report in batch.reports:
+        table.add_row(
+            str(report.output), _finest(report).removeprefix("QP "), f"{report.background_qp}",
+            f"{report.object_share:.0%}", f"{report.bits:,}", _lost(report),
+        )  # fmt: skip
+    table.add_row(f"all {len(batch.reports)}", "", "", "", f"{batch.bits:,}", "")
+    return table
+
+
+def _finest(report: JRDReport) -> str:
+    return "none" if report.lowest_qp is None else f"QP {report.lowest_qp} and up"
+
+
+def _lost(report: JRDReport) -> str:
+    """'2 of 7': objects that too few machines still recognise; nothing where nobody looked."""
+    below = sum(one.kept < report.ratio for one in report.lost or ())
+    return "" if report.lost is None else f"{below} of {report.checked}"
 
 
 def lost_table(report: JRDReport) -> Table:

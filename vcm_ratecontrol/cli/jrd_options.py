@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
     from vcm_ratecontrol.cli.machine_options import MachineOptions
     from vcm_ratecontrol.jrd.sources import JRDSettings
+    from vcm_ratecontrol.options import JRDArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,38 +27,30 @@ class JRDOptions:
     background_qp: int | None
     caution: float
 
-    def wanted(self, options: dict[str, Any]) -> bool:
-        """Whether per-object coding is asked for; takes `verify_jrd` out of the other options where it is not.
-
-        Raises click.UsageError for an option that means nothing without it.
-        """
-        if self.ratio is not None:
-            return True
-        given = {"detector": self.detector, "objects": self.objects, "background-qp": self.background_qp}
-        for name, value in {**given, "verify-jrd": options.pop("verify_jrd") or None}.items():
-            if value is not None:
-                raise click.UsageError(f"--{name} needs --target-jrd, the share of machines to code each object for")
-        return False
+    def arguments(self, machines: MachineOptions) -> dict[str, Any]:
+        """These and those of the machines as keyword arguments of the library."""
+        return {
+            "machines": machines.directory,
+            "names": machines.names,
+            "task": machines.task,
+            "t_conf": machines.confidence,
+            "t_iou": machines.iou,
+            "t_score": machines.score,
+            "t_label": machines.label_confidence,
+            "target_jrd": self.ratio,
+            "detector": self.detector,
+            "objects": self.objects,
+            "background_qp": self.background_qp,
+            "jrd_caution": self.caution,
+        }
 
     def settings(self, machines: MachineOptions) -> JRDSettings:
         """Raises InputError for values that do not fit each other, click.UsageError without a ratio."""
-        from dataclasses import replace
-
-        from vcm_ratecontrol.jrd.sources import JRDSettings
+        from vcm_ratecontrol.options import settings_of
 
         if self.ratio is None:
             raise click.UsageError("Missing option '--target-jrd'.")
-        library = machines.reference() if machines.directory is not None else None
-        return JRDSettings(
-            ratio=self.ratio,
-            # Classifiers see no objects: they need not be opened.
-            machines=replace(library, task="detection") if library is not None else None,
-            detector=self.detector,
-            objects=self.objects,
-            least=machines.confidence,
-            background_qp=self.background_qp,
-            caution=self.caution,
-        )
+        return settings_of(cast("JRDArguments", self.arguments(machines)))
 
 
 def jrd_options(ratio: float | None = None) -> Callable[[F], F]:

@@ -49,8 +49,10 @@ class BoxesFile:
         if len(inputs) < 2:
             return cls(path, content)
         parts, others = _shared_out(path, content, [source.name for source in inputs])
-        told = f"{path}: boxes of {len(others)} pictures that are no input were left out, such as {others[0]}"
-        return cls(path, content, parts, (told,) if others else ())
+        if not others:
+            return cls(path, content, parts)
+        told = f"{path}: boxes of {len(others)} pictures that are no input were left out, the first of {others[0]}"
+        return cls(path, content, parts, (told,))
 
     def of(self, picture: Path, n_frames: int, width: int, height: int) -> FileObjects:
         """The boxes of one input; n_frames, width, height: its, upright. Raises InputError as `FileObjects` does, and
