@@ -166,7 +166,18 @@ def test_the_summary_of_several(vcm_encode: Encode, photos: list[Path], machines
     run = vcm_encode(*photos, "-o", tmp_path, *FLAGS[:-1], *library)
     assert run.code == 0, run.err
     lines = run.out.splitlines()
-    assert lines[0].split() == ["output", "object", "QP", "background", "QP", "object", "blocks", "bits", "lost"]
+    assert lines[0].split() == [
+        "output",
+        "object",
+        "QP",
+        "background",
+        "QP",
+        "object",
+        "blocks",
+        "bits",
+        "saving",
+        "lost",
+    ]
     assert [Path(line.split()[0]).name for line in lines[1:3]] == [f"{photo.stem}.mp4" for photo in photos]
     assert all(" 51 " in line and " of " in line for line in lines[1:3])
     assert lines[3].startswith("all 2")

@@ -106,14 +106,15 @@ def batch_table(batch: JRDBatchReport) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("output", "object QP", "background QP", "object blocks", "bits", "lost"):
+    for name in ("output", "object QP", "background QP", "object blocks", "bits", "saving", "lost"):
         table.add_column(name, justify="left" if name == "output" else "right", overflow="fold")
     for report in batch.reports:
+        saving = "" if report.anchor is None else f"{report.anchor.saving:.1%}"
         table.add_row(
             str(report.output), _finest(report).removeprefix("QP "), f"{report.background_qp}",
-            f"{report.object_share:.0%}", f"{report.bits:,}", _lost(report),
+            f"{report.object_share:.0%}", f"{report.bits:,}", saving, _lost(report),
         )  # fmt: skip
-    table.add_row(f"all {len(batch.reports)}", "", "", "", f"{batch.bits:,}", "")
+    table.add_row(f"all {len(batch.reports)}", "", "", "", f"{batch.bits:,}", "", "")
     return table
 
 
