@@ -194,6 +194,17 @@ def test_each_on_a_dip() -> None:
     assert each(curve, bits, np.arange(5), 0.9, lasting=True).index == [1]
 
 
+@pytest.mark.parametrize("target", [0.5, 0.85, 0.86, 0.873, 0.9, 1.0])
+@pytest.mark.parametrize("n_items", [1, 3, 40])
+def test_of_levels_that_are_alike_the_highest_is_taken(target: float, n_items: int) -> None:
+    """Below the labels predicted curves are flat: a target out of reach must not cost QP 0."""
+    below = np.minimum(LEVELS, 63) < 17
+    smr = np.where(below, 0.873, 0.873 - (LEVELS - 16) * 0.01).clip(0, 1)[None].repeat(n_items, 0)
+    bits = np.where(below, 1e6, 1e6 * 0.9 ** (LEVELS - 16))[None].repeat(n_items, 0)
+    for pooled in (mean(smr, bits, LEVELS, target), each(smr, bits, LEVELS, target)):
+        assert (pooled.qp >= 16).all()
+
+
 def test_bad_tables_are_refused() -> None:
     good = np.full((2, 3), 0.5)
     levels = np.arange(3)

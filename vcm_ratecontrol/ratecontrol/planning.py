@@ -221,7 +221,8 @@ def _highest_meeting(smr: Floats, wanted: float) -> int:
 
 
 def _cheapest_step(curves: Curves, share: Floats, columns: NDArray[np.intp], missing: float) -> tuple[int, int] | None:
-    """The item and lower column with the fewest bits for each unit of the missing mean SMR; None when there is none."""
+    """The item and lower column with the fewest bits for each unit of the missing mean SMR, of equals the highest QP;
+    None when there is none."""
     rows = np.arange(len(curves))
     gain = share[:, None] * (curves.smr - curves.smr[rows, columns][:, None])
     cost = np.maximum(curves.bits - curves.bits[rows, columns][:, None], 1.0)
@@ -229,8 +230,8 @@ def _cheapest_step(curves: Curves, share: Floats, columns: NDArray[np.intp], mis
     if not useful.any():
         return None
     price = np.where(useful, cost / np.minimum(np.where(useful, gain, 1.0), missing), np.inf)
-    item, column = np.unravel_index(np.argmin(price), price.shape)
-    return int(item), int(column)
+    item, from_last = np.unravel_index(np.argmin(price[:, ::-1]), price.shape)
+    return int(item), price.shape[1] - 1 - int(from_last)
 
 
 def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judges: bool, pin: bool = True) -> Curves:
