@@ -1,12 +1,15 @@
 """The rules of planning and probing, on items whose true curves are known: no encoder, no network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from codec_wrappers.errors import InputError
+from codec_wrappers.plan import Segment
+from vcm_ratecontrol.ratecontrol.deciding import reached_by_both_looks
+from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
 from vcm_ratecontrol.ratecontrol.planning import (
     Curves,
     ProbePoint,
@@ -18,9 +21,11 @@ from vcm_ratecontrol.ratecontrol.planning import (
     refined,
     replan,
 )
+from vcm_ratecontrol.ratecontrol.probing import Probe, joined_looks
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
 from vcm_ratecontrol.ratecontrol.shift import pilot_mean_curve, shift_curve
-from vcm_ratecontrol.scoring import Tasks
+from vcm_ratecontrol.satisfaction import Verdict
+from vcm_ratecontrol.scoring import FrameScore, Tasks
 
 QPS = np.arange(64)
 MEAN = Target(0.8, pool="mean")
@@ -185,6 +190,13 @@ def test_lowering_stops_at_the_target() -> None:
     np.testing.assert_array_equal(lowered(curves, MEAN, qps, 0.8), qps)
 
 
+def test_lowering_goes_no_lower_than_where_a_curve_ends() -> None:
+    curves = curves_of([0.0, 5.0])
+    flat = [np.minimum(values, values[:, 20:21]) for values in (curves.smr, curves.bits)]
+    ends = replace(curves, smr=flat[0], bits=flat[1])
+    np.testing.assert_array_equal(lowered(ends, MEAN, np.array([50, 50]), 1.0), [20, 20])
+
+
 def test_curves_of_files_are_joined_and_picked() -> None:
     parts = [curves_of([0.0, 1.0]), curves_of([2.0])]
     whole = joined(parts)
@@ -220,6 +232,23 @@ def test_what_a_sample_of_frames_says_is_checked_on_others(target: float) -> Non
     best = plan(truth, Target(target, pool="mean"))
     rows = np.arange(12)
     assert second.bits[rows, settled.qps].sum() < 2.0 * second.bits[rows, best.qps].sum()
+
+
+@pytest.mark.parametrize(("second", "reached"), [(0.5, True), (0.25, False)])
+def test_both_looks_together_say_what_is_reached(second: float, reached: bool) -> None:
+    """As in the report: a mean of 0.75 meets 0.75, whichever look it is that was lucky."""
+
+    def looked(index: int, satisfied: int) -> FrameScore:
+        told = range(4)
+        return FrameScore(index, tuple(Verdict(str(k), "detection", True, k < satisfied, 0.5) for k in told))
+
+    segment = Segment(0, 50, 30)
+    probe = joined_looks(Probe(segment, (looked(3, 4),), 100), Probe(segment, (looked(9, round(second * 4)),), 100))
+    choices = [SegmentChoice(segment, False, probe, 1), SegmentChoice(Segment(50, 60, 20), True, None, 0, seen=False)]
+    found = reached_by_both_looks(choices, Target(0.75, pool="mean"))
+    assert [choice.reached for choice in found] == [reached, True]
+    floored = reached_by_both_looks(choices, Target(0.75, pool="mean", floor=0.75))
+    assert floored[0].reached == reached
 
 
 def test_a_target_that_other_frames_never_meet_is_said_to_be_missed() -> None:

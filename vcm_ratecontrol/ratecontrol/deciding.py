@@ -17,6 +17,7 @@ from vcm_ratecontrol.ratecontrol.measured import PredictedSmr, SegmentChoice, ch
 from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined
+from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
 from vcm_ratecontrol.ratecontrol.predicted import Witness, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
 from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, joined_looks
@@ -221,8 +222,11 @@ class Decider:
                 prober.settle(segment)
             else:
                 self._sources[place].pieces.keep_only(segment)
-            self._tell_choice(place, choice)
             choices.append(choice)
+        if self._second:
+            choices = reached_by_both_looks(choices, self._target)
+        for (place, _), choice in zip(self._items, choices, strict=True):
+            self._tell_choice(place, choice)
         return choices
 
     def _note_reach(self, choices: Sequence[SegmentChoice]) -> None:
@@ -270,6 +274,23 @@ class Decider:
 
     def _by_source(self, choices: Sequence[SegmentChoice]) -> tuple[tuple[SegmentChoice, ...], ...]:
         return tuple(tuple(choices[int(row)] for row in rows) for rows in self._rows())
+
+
+def reached_by_both_looks(choices: Sequence[SegmentChoice], target: Target) -> list[SegmentChoice]:
+    """What is reached where segments were looked at twice: that is said by both looks together, as they are reported.
+
+    The rounds ask for it on each look's frames by themselves, and may have to give up on one of them.
+    """
+    told = {at: smr for at, c in enumerate(choices) if c.probe and (smr := c.probe.smr(target.task)) is not None}
+    if not told:
+        return list(choices)
+    frames = {at: choices[at].segment.n_frames for at in told}
+    mean = sum(smr * frames[at] for at, smr in told.items()) / sum(frames.values())
+    met = mean >= target.smr - TOLERANCE
+    return [
+        replace(choice, reached=met and told[at] >= target.floor - TOLERANCE) if at in told else choice
+        for at, choice in enumerate(choices)
+    ]
 
 
 def _predicted(curves: Curves, row: int, qp: int) -> PredictedSmr:
