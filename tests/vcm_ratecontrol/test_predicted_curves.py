@@ -1,6 +1,7 @@
 """From pictures to curves: conditions, levels of other codecs, evidence, frames averaged to segments."""
 # ruff: noqa: F811 - fixtures are imported by name
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from tests.vcm_ratecontrol.predicted_inputs import film, photos, weights  # noqa: F401
 from vcm_ratecontrol.machines.machine import Classification, Detections
 from vcm_ratecontrol.media import open_clip
-from vcm_ratecontrol.predictors.interface import Condition
+from vcm_ratecontrol.predictors.interface import Condition, SMRCurve
 from vcm_ratecontrol.ratecontrol.predicted import (
     Witness,
+    continued,
     evidence_of,
     label_levels,
     nearest_condition,
@@ -63,6 +65,34 @@ def test_what_machines_say_becomes_evidence() -> None:
     assert first.original.margin == pytest.approx(0.4)
     assert (second.original.count, second.original.highest) == (1, pytest.approx(0.9))
     assert second.original.size == pytest.approx(0.5)
+
+
+def test_curves_go_on_below_the_lowest_level_with_labels() -> None:
+    levels = np.arange(64)
+    smr = np.interp(levels, [17, 27, 52], [0.87, 0.75, 0.1]).astype(np.float32)
+    log2_bits = (-np.maximum(levels, 17) / 6).astype(np.float32)
+    apart = np.float32(0.05)
+    told = SMRCurve(smr, smr - apart, smr + apart, log2_bits, Condition("vvc", "inter"), 0.0, 5.0)
+    longer = continued(told)
+    for name in ("smr", "low", "high", "log2_bits"):
+        values = getattr(longer, name)
+        np.testing.assert_array_equal(values[17:], getattr(told, name)[17:])
+        assert (np.diff(values[:19]) < 0).all()
+    assert 0.9 < longer.smr[0] < 0.97
+    assert longer.highest_level(0.9) is not None
+    np.testing.assert_allclose(longer.log2_bits, -levels / 6, atol=1e-5)
+    assert ((longer.low <= longer.smr) & (longer.smr <= longer.high) & (longer.high <= 1)).all()
+    np.testing.assert_array_equal(continued(longer).smr, longer.smr)
+
+
+def test_the_package_knows_a_qp_for_every_usual_target(clip: Callable[[str], Path]) -> None:
+    """The shipped weights have no labels of clips below QP 17, where the mean SMR is 0.86."""
+    source = open_curve_source("vvc", "inter", "both", evidence=False)
+    (rgb,) = open_clip(clip("mmdet_demo.mp4")).read_rgb([10])
+    curve = source.curve(rgb)
+    levels = [curve.highest_level(target) for target in (0.9, 0.8, 0.7)]
+    assert None not in levels
+    assert 0 < levels[0] < levels[1] < levels[2]  # type: ignore[operator]
 
 
 def test_the_curves_of_a_segments_frames_are_averaged(film: Path, weights: Path) -> None:

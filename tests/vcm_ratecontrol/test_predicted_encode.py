@@ -163,11 +163,11 @@ def test_targets_that_every_level_or_no_level_reaches(photos: list[Path], tmp_pa
     every = encode(photos[0], output, target_smr=0, probes=0, dry_run=True, weights=tmp_path)
     assert every.segments[0].qp == 63
     assert any("every QP reaches SMR 0" in note for note in every.notes)
-    missed = encode(photos[0], output, target_smr=0.95, probes=0, dry_run=True, weights=tmp_path)
+    missed = encode(photos[0], output, target_smr=0.999, probes=0, dry_run=True, weights=tmp_path)
     assert missed.reached is False
-    assert any("no QP was found that reaches SMR 0.95" in note for note in missed.notes)
-    with pytest.raises(TargetMissedError, match=r"0\.95 is not reached"):
-        encode(photos[0], output, target_smr=0.95, probes=0, strict=True, weights=tmp_path)
+    assert any("no QP was found that reaches SMR 0.999" in note for note in missed.notes)
+    with pytest.raises(TargetMissedError, match=r"0\.999 is not reached"):
+        encode(photos[0], output, target_smr=0.999, probes=0, strict=True, weights=tmp_path)
     assert not output.exists()
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +51,10 @@ _LEAST_DEVIATION = 1.0  # QP
 # within one level from QP 10 to 52.
 _AV1_QPS = (0, 4, 10, 16, 22, 28, 34, 40, 46, 52, 58, 63)
 _AV1_LEVELS = (0.0, 7.7, 16.9, 21.7, 24.6, 28.0, 31.4, 35.2, 38.9, 42.6, 47.6, 55.0)
+# Below the lowest QP with labels (17 for clips) curves go on at their slope over this many levels above it.
+_SLOPE_LEVELS = 6
+# No curve comes nearer to 1 than this, so that its distance has a logarithm.
+_LEAST_MISSING = 1e-4
 # Half the 80 % band of a normal distribution.
 _BAND_DEVIATIONS = 1.2816
 # Bits per pixel of the pilot's stills at QP 32, where no predictor tells; they halve every six QPs.
@@ -75,7 +79,36 @@ class CurveSource:
         from vcm_ratecontrol.predictors.interface import Sample
 
         with one_thread():
-            return self.predictor.predict([Sample(rgb, condition=self.condition, evidence=evidence)])[0]
+            told = self.predictor.predict([Sample(rgb, condition=self.condition, evidence=evidence)])[0]
+        return continued(told)
+
+
+def continued(curve: SMRCurve) -> SMRCurve:
+    """A curve that goes on rising below the lowest level with labels, where a network's is flat.
+
+    Flat, it would say that no QP down there buys anything: a target above it would be given up, by a search with
+    machines too. So what is missing to 1 falls on, and log2 bits rise on, as over the levels next to it.
+    """
+
+    def nearer(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        distance = -np.log2(np.maximum(1.0 - values.astype(np.float64), _LEAST_MISSING))
+        risen = _risen(distance)
+        return np.where(risen > distance, 1.0 - np.exp2(-risen), values).astype(np.float32)
+
+    smr = nearer(curve.smr)
+    low, high = np.minimum(nearer(curve.low), smr), np.maximum(nearer(curve.high), smr)
+    return replace(curve, smr=smr, low=low, high=high, log2_bits=_risen(curve.log2_bits).astype(np.float32))
+
+
+def _risen(falling: NDArray[np.floating]) -> Floats:
+    """Values that never rise, [64], with the flat beginning replaced by the slope that follows it."""
+    values = falling.astype(np.float64)
+    knee = int(np.searchsorted(-values, -values[0], side="right")) - 1
+    end = min(knee + _SLOPE_LEVELS, len(values) - 1)
+    if 0 < knee < end:
+        slope = (values[knee] - values[end]) / (end - knee)
+        values[:knee] = values[knee] + slope * (knee - np.arange(knee))
+    return values
 
 
 def label_levels(codec: str, qps: ArrayLike) -> Floats:
