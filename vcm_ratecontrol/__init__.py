@@ -4,10 +4,15 @@ The names of `__all__` are loaded when they are first asked for, so that importi
 below 0.2 s and pulls in neither torch nor a runtime.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from codec_wrappers import __version__
+
+# ONNX Runtime else tells Microsoft of each session, and leaves files in the temporary and the cache folder (since 1.31
+# on Linux, too). It reads this once, when it is imported, wherever that is.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME_OF = {
     "encode": "vcm_ratecontrol.api",

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -374,3 +376,16 @@ def test_a_tiny_picture_comes_back_from_its_coded_size(tmp_path: Path, library: 
     measured = measure(clip, open_clip(coded), library)
     assert (measured.width, measured.height, measured.ssim) == (1, 1, None)
     assert measured.psnr_db > 40
+
+
+def test_no_runtime_leaves_files_or_tells_anybody(photo: Path, machines_dir: Path, tmp_path: Path) -> None:
+    """ONNX Runtime writes files, and a queue of reports to be sent, as soon as it is imported, unless told not to."""
+    places = {"TMPDIR": tmp_path / "tmp", "HOME": tmp_path / "home", "XDG_CACHE_HOME": tmp_path / "cache"}
+    for folder in places.values():
+        folder.mkdir()
+    environment = {**os.environ, **{name: str(folder) for name, folder in places.items()}}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-m", "vcm_ratecontrol.cli.measure", str(photo), str(photo), "--quiet"]
+    command += ["--machines", str(machines_dir), "--names", NAMES[0]]
+    subprocess.run(command, check=True, env=environment, cwd=REPOSITORY, capture_output=True, timeout=60)
+    assert [path for folder in places.values() for path in folder.rglob("*")] == []
