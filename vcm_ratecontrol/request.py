@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # Confirming probes of an item: by the full-reference predictor, and by machines.
 PREDICTED_PROBES = 2
 MEASURED_PROBES = 3
+# The predictors that have a say here.
+WEIGHTS = ("curve_small", "curve_evidence", "smr_small")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class EncodeRequest:
     def check(self) -> None:
         """Raises InputError for options that contradict each other or are out of range."""
         if (self.target is None) == (self.qp is None):
-            raise InputError("give either --target-smr or --qp")
+            raise InputError("give one of --target-smr, --qp and --target-jrd")
         if self.qp_map is not None and self.qp is None:
             raise InputError(f"--qp-map {self.qp_map}: give the QP of the pictures with --qp, too")
         if self.target is not None:
@@ -83,3 +86,8 @@ class EncodeRequest:
             raise InputError("--verify-smr: machines measure the final file; give --machines DIR")
         if self.weights is not None and not self.weights.is_dir():
             raise InputError(f"--weights {self.weights}: no such folder; give one with NAME.safetensors in it")
+        if self.weights is not None and not any((self.weights / f"{name}.safetensors").is_file() for name in WEIGHTS):
+            wanted = ", ".join(f"{name}.safetensors" for name in WEIGHTS)
+            raise InputError(f"--weights {self.weights}: holds none of {wanted}; give the folder that does")
+        if not 0 < self.segment_seconds < math.inf:
+            raise InputError(f"--segment-seconds {self.segment_seconds}: must be a number of seconds above 0")

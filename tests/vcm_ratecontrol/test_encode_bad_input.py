@@ -165,6 +165,9 @@ def test_outputs_that_must_not_be_written(good: Path, tmp_path: Path) -> None:
         (("QP 52", "0..51", "libx265"), ("--qp", "52", "--codec", "hevc")),
         (("preset 'warp'", "faster", "libvvenc"), ("--qp", "30", "--preset", "warp")),
         (("--frames",), ("--qp", "30", "--frames", "0")),
+        (("--segment-seconds nan", "above 0"), ("--qp", "30", "--segment-seconds", "nan")),
+        (("--segment-seconds inf", "above 0"), ("--target-smr", "0.9", "--segment-seconds", "inf")),
+        (("--weights", "holds none of", "curve_small.safetensors"), ("--target-smr", "0.9", "--weights", ".")),
         (("map.npz",), ("--qp", "30", "--codec", "hevc-kvazaar", "--qp-map", "map.npz")),
     ],
 )
@@ -172,6 +175,21 @@ def test_options_that_cannot_be(
     words: tuple[str, ...], arguments: tuple[str, ...], good: Path, machines_dir: Path, tmp_path: Path
 ) -> None:
     options = (good, "-o", tmp_path / "out.mp4", *arguments, "--machines", machines_dir, "--names", "yolo_fastestv2")
+    refused(tmp_path, 2, *words, arguments=options)
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (("--names yolox_nano", "--machines DIR"), ("--names", "yolox_nano")),
+        (("--names", "holds no name"), ("--names", " ,", "--machines", ".")),
+    ],
+)
+def test_names_need_a_library_to_choose_from(
+    words: tuple[str, ...], arguments: tuple[str, ...], good: Path, tmp_path: Path
+) -> None:
+    """Else the user believes that these machines judged."""
+    options = (good, "-o", tmp_path / "out.mp4", "--target-smr", "0.9", *arguments)
     refused(tmp_path, 2, *words, arguments=options)
 
 

@@ -55,6 +55,16 @@ class MachineOptions:
             return self.reference().open()
 
 
+def _listed(names: str, directory: Path | None) -> tuple[str, ...]:
+    """Raises click.UsageError where there is nothing to choose, or nothing to choose from."""
+    if directory is None:
+        raise click.UsageError(f"--names {names}: chooses machines of a library; give it with --machines DIR")
+    listed = tuple(name.strip() for name in names.split(",") if name.strip())
+    if not listed:
+        raise click.UsageError("--names: holds no name; leave it out for all machines of the library")
+    return listed
+
+
 def machine_options(required: bool = True) -> Callable[[F], F]:
     """Add --machines, --names, --task and the thresholds; the function gets `machines: MachineOptions`.
 
@@ -66,10 +76,10 @@ def machine_options(required: bool = True) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            names = kwargs.pop("names")
+            directory, names = kwargs.pop("machines"), kwargs.pop("names")
             options = MachineOptions(
-                directory=kwargs.pop("machines"),
-                names=tuple(name.strip() for name in names.split(",") if name.strip()) if names else None,
+                directory=directory,
+                names=None if names is None else _listed(names, directory),
                 task=kwargs.pop("task"),
                 confidence=kwargs.pop("t_conf"),
                 iou=kwargs.pop("t_iou"),

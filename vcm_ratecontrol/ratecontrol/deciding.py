@@ -230,7 +230,7 @@ class Decider:
         return choices
 
     def _note_reach(self, choices: Sequence[SegmentChoice]) -> None:
-        what = "segment(s)" if any(len(s.segments) > 1 for s in self._sources) else "picture(s)"
+        what = "segment(s)" if any(s.pieces.clip.kind == "video" for s in self._sources) else "picture(s)"
         blind = sum(not choice.seen for choice in choices)
         if blind:
             self._note(f"{blind} {what} without a valid machine: nothing to recognise, coded at the mean curve's QP")
