@@ -341,13 +341,19 @@ def _run_job(
     for name, content in command.files.items():
         (job.work_dir / name).write_bytes(content)
     first = segments[0].start
-    result = run_process(
-        command.argv,
-        stdin=source.read(first, first + job.n_frames, job.pix_fmt),
-        timeout_s=job.timeout_s,
-        cwd=job.work_dir,
-        group=group,
-    )
+    try:
+        result = run_process(
+            command.argv,
+            stdin=source.read(first, first + job.n_frames, job.pix_fmt),
+            timeout_s=job.timeout_s,
+            cwd=job.work_dir,
+            group=group,
+        )
+    except EncoderError as error:
+        # libvvenc gives up on noise at QP 0, for one: the user has to know where.
+        qps = ", ".join(str(qp) for qp in sorted({segment.qp for segment in segments}))
+        where = f"{encoder.name} on frames {first}..{segments[-1].stop - 1} at QP {qps}"
+        raise EncoderError(f"{where}: {error}") from error
     coded = coded_piece(job.output)
     if coded.n_pictures != job.n_frames:
         # VVenC 1.15 with `poc0idr` and one thread ends some segments after their first picture; two threads do not.

@@ -115,7 +115,7 @@ class Odd(VvencEncoder):
         ("touch {output}", "coded 0 of 25 pictures"),
         ("echo text > {output}", "coded 0 of 25 pictures"),
         ("{argv} -frames:v 24 -y {output}.mp4 && mv {output}.mp4 {output}", "coded 24 of 25 pictures"),
-        ("{argv}; echo out of luck >&2; exit 9", "exit 9; its last words: .*out of luck"),
+        ("{argv}; echo out of luck >&2; exit 9", r"vvenc on frames 0\.\.24 at QP 40: .*exit 9; .*out of luck"),
         ("kill -SEGV $$", "signal SIGSEGV"),
     ],
 )
