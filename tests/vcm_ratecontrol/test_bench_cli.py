@@ -74,7 +74,8 @@ def test_a_clip_is_cut_into_segments_that_get_their_own_qps(
     [
         (["--methods", "smart"], "no method 'smart'"),
         (["--levels", "30"], "two of them are needed"),
-        (["--levels", "5-x"], "cannot read"),
+        (["--levels", "5-x"], "--levels '5-x': cannot read"),
+        (["--levels", "99"], "--levels '99': QPs must lie in 0..63"),
         (["--codec", "hevc", "--levels", "55-63"], "hevc codes QP 0..51"),
         (["--codec", "mpeg2"], "codec 'mpeg2': unknown"),
         (["--preset", "ludicrous"], "preset 'ludicrous'"),

@@ -240,6 +240,12 @@ def test_the_summary_says_what_a_person_wants_to_know(photo: Path, tmp_path: Pat
     assert f"({(tmp_path / 'out.mp4').stat().st_size:,} bytes)" in rows["output"]
 
 
+def test_no_saving_is_called_none(photo: Path, tmp_path: Path) -> None:
+    run = vcm_encode(photo, "-o", tmp_path / "out.mp4", "--qp", 18)
+    rows = dict(re.findall(r"^(\w+) +(\S.*?) *$", run.out, re.MULTILINE))
+    assert re.fullmatch(r"none: \d+\.\d% more than QP 22", rows["saving"])
+
+
 def test_a_dry_run_prints_command_lines_that_work_and_writes_nothing(photo: Path, tmp_path: Path) -> None:
     for codec in ("vvc", "hevc-kvazaar"):
         run = vcm_encode(photo, "-o", tmp_path / "out.mp4", "--qp", 37, "--codec", codec, "--dry-run", "--no-anchor")

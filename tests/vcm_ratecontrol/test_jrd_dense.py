@@ -8,14 +8,22 @@ import pytest
 from PIL import Image
 
 from tests.vcm_ratecontrol.stand_ins import stand_in
-from vcm_ratecontrol.jrd.frame_levels import BACKGROUND, CONTRADICTION, DenseLevels, ObjectLevels, pixels_of
+from vcm_ratecontrol.jrd.frame_levels import (
+    BACKGROUND,
+    CONTRADICTION,
+    LEAST_PROBABILITY,
+    DenseLevels,
+    ObjectLevels,
+    laplace_quantile,
+    pixels_of,
+)
 from vcm_ratecontrol.jrd.job import JRDRequest, encode_jrd
 from vcm_ratecontrol.jrd.levels import LevelRule, level_rule
 from vcm_ratecontrol.jrd.objects import RGB, FrameObjects
 from vcm_ratecontrol.jrd.sources import DENSE_WEIGHTS, JRDSettings
 from vcm_ratecontrol.media import open_clip
 from vcm_ratecontrol.predictors.inference import JRDMapPredictor, load_predictor
-from vcm_ratecontrol.predictors.interface import JRDMap
+from vcm_ratecontrol.predictors.interface import JRDMap, Sample
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,7 @@ class Boxes:
 
 def test_blocks_become_pixels_rounded_down() -> None:
     dense = JRDMap(np.array([[30.9, 63.0]], np.float32), np.zeros((1, 2)), np.zeros((1, 2)), 0.75, 20, 10)
-    level = pixels_of(dense)
+    level = pixels_of(dense, dense.level.astype(np.float64))
     assert level.shape == (10, 20)
     assert set(level[:, :16].ravel()) == {30}
     assert set(level[:, 16:].ravel()) == {BACKGROUND}
@@ -61,15 +69,37 @@ def test_blocks_become_pixels_rounded_down() -> None:
 
 def test_alone_it_gives_levels_for_every_pixel(predictor: JRDMapPredictor, photo: Path) -> None:
     (rgb,) = open_clip(photo).read_rgb()
-    seen = DenseLevels(predictor, 0.75).look(rgb, 0)
+    seen = DenseLevels(predictor, level_rule("vvc", 0.75)).look(rgb, 0)
     assert seen.level.shape == rgb.shape[:2]
     assert seen.level.max() <= BACKGROUND
     assert len(seen.objects) == 0
 
 
+def test_alone_it_codes_by_its_own_quantile_where_levels_are_not_pooled(
+    predictor: JRDMapPredictor, photo: Path
+) -> None:
+    (rgb,) = open_clip(photo).read_rgb()
+    cautious, median, bold = (
+        DenseLevels(predictor, level_rule("vvc", 0.75, caution, pooled=False)).look(rgb, 0).level.astype(int)
+        for caution in (0.1, 0.5, 0.75)
+    )
+    objects = median < BACKGROUND
+    assert objects.any()
+    assert (cautious[objects] < median[objects]).all()
+    assert (bold[objects] >= median[objects]).all()
+    (dense,) = predictor.predict([Sample(rgb)], ratio=0.75, threshold=LEAST_PROBABILITY)
+    np.testing.assert_array_equal(median, pixels_of(dense, dense.level.astype(np.float64)))
+
+
+def test_quantiles_of_a_laplace_distribution() -> None:
+    drawn = np.random.default_rng(0).laplace(0, 1 / np.sqrt(2), 200_000)
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        assert np.mean(drawn < laplace_quantile(share)) == pytest.approx(share, abs=0.005)
+
+
 def test_beside_a_detector_the_mean_or_where_they_contradict_the_lower(predictor: JRDMapPredictor, photo: Path) -> None:
     (rgb,) = open_clip(photo).read_rgb()
-    rule = level_rule("vvc", 0.75)
+    rule = level_rule("vvc", 0.75, pooled=False)
     boxes = Boxes(0.35, 0.95)
     own = ObjectLevels(boxes, rule).look(rgb, 0).object_levels
     both = ObjectLevels(boxes, rule, predictor=predictor).look(rgb, 0)

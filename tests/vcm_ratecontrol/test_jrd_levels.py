@@ -5,38 +5,67 @@ import pytest
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.errors import InputError, UnsupportedError
+from vcm_ratecontrol.jrd.costs import TYPICAL_COST, block_costs, object_costs
 from vcm_ratecontrol.jrd.fit_levels import quantile_regression
 from vcm_ratecontrol.jrd.frame_levels import BACKGROUND, Margin, drawn
-from vcm_ratecontrol.jrd.levels import level_rule
+from vcm_ratecontrol.jrd.levels import PRICE, TYPICAL_CONFIDENCE, level_rule
 from vcm_ratecontrol.jrd.maps import background_qp_of, block_levels, qp_map_of, smooth_in_time
 
 
 def test_surer_objects_and_lower_targets_stand_more() -> None:
     sizes = np.full(3, 0.3)
     for codec in ("vvc", "hevc"):
-        rising = level_rule(codec, 0.75).levels([0.35, 0.6, 0.9], sizes)
+        rising = level_rule(codec, 0.75).own_levels([0.35, 0.6, 0.9], sizes)
         assert (np.diff(rising) > 1).all()
-        by_ratio = [level_rule(codec, ratio).levels([0.6], [0.3])[0] for ratio in (0.25, 0.5, 0.75, 0.9)]
+        by_ratio = [level_rule(codec, ratio).own_levels([0.6], [0.3])[0] for ratio in (0.25, 0.5, 0.75, 0.9)]
         assert by_ratio == sorted(by_ratio, reverse=True)
-        by_caution = [level_rule(codec, 0.75, caution).levels([0.6], [0.3])[0] for caution in (0.1, 0.25, 0.5)]
+        by_caution = [level_rule(codec, 0.75, caution).own_levels([0.6], [0.3])[0] for caution in (0.1, 0.25, 0.5)]
         assert by_caution == sorted(by_caution)
 
 
-def test_pooled_levels_give_small_objects_more_and_large_ones_less_than_their_own() -> None:
-    sizes = [0.04, 0.3, 0.9]
-    pooled, own = (level_rule("vvc", 0.75, pooled=p).levels([0.55] * 3, sizes) for p in (True, False))
-    assert pooled[0] < own[0] - 1
-    assert pooled[1] == pytest.approx(own[1])
-    assert pooled[2] > own[2] + 1
+def test_objects_of_a_job_are_coarser_the_more_they_cost() -> None:
+    own, costs = np.array([35.0, 35.0, 35.0]), np.array([TYPICAL_COST / 8, TYPICAL_COST, TYPICAL_COST * 8])
+    usual = np.full(3, TYPICAL_CONFIDENCE[False])
+    pooled = level_rule("vvc", 0.75).job_levels(own, costs, usual)
+    assert np.diff(pooled) == pytest.approx([3 * PRICE, 3 * PRICE])
+    np.testing.assert_array_equal(level_rule("vvc", 0.75, pooled=False).job_levels(own, costs, usual), own)
+
+
+def test_objects_of_a_job_are_coarser_the_fewer_machines_have_them_to_lose() -> None:
+    rule, own = level_rule("vvc", 0.75), np.full(3, 35.0)
+    falling = rule.job_levels(own, np.full(3, TYPICAL_COST), np.array([0.05, 0.3, 0.9]), several=True)
+    assert (np.diff(falling) < -1).all()
+
+
+def test_objects_of_a_job_follow_their_own_levels_a_little() -> None:
+    rule = level_rule("vvc", 0.75)
+    low, high = rule.job_levels(np.array([25.0, 45.0]), np.full(2, TYPICAL_COST), np.full(2, 0.5))
+    assert 0 < high - low < 20 / 2
+
+
+def test_cost_grows_with_texture_and_with_the_blocks_that_are_covered() -> None:
+    rng = np.random.default_rng(0)
+    rgb = np.full((256, 512, 3), 90, np.uint8)
+    rgb[:, 256:] = rng.integers(0, 255, (256, 256, 1), np.uint8)
+    boxes = np.array([[10.0, 10.0, 110.0, 110.0], [300.0, 10.0, 400.0, 110.0], [300.0, 10.0, 500.0, 210.0]])
+    flat, rough, large = object_costs(rgb, boxes)
+    assert 0 < flat < rough / 10
+    assert large / rough == pytest.approx((264 / 164) ** 2, rel=0.1)
+    outside = object_costs(rgb, np.array([[-50.0, -50.0, -10.0, -10.0], [600.0, 300.0, 700.0, 400.0]]))
+    assert (outside > 0).all()
+    assert np.isfinite(outside).all()
+    blocks = block_costs(rgb)
+    assert blocks.shape == (16, 32)
+    assert blocks[:, 0].max() < blocks[:, -1].min() / 10
 
 
 def test_between_fitted_ratios_levels_are_between() -> None:
-    low, mid, high = (level_rule("vvc", r).levels([0.5], [0.2], several=True)[0] for r in (0.9, 0.8, 0.75))
+    low, mid, high = (level_rule("vvc", r).own_levels([0.5], [0.2], several=True)[0] for r in (0.9, 0.8, 0.75))
     assert low < mid < high
 
 
 def test_a_codec_without_labels_takes_those_of_vvc() -> None:
-    assert level_rule("av1", 0.75).levels([0.5], [0.2]) == level_rule("vvc", 0.75).levels([0.5], [0.2])
+    assert level_rule("av1", 0.75).own_levels([0.5], [0.2]) == level_rule("vvc", 0.75).own_levels([0.5], [0.2])
 
 
 @pytest.mark.parametrize(("ratio", "caution"), [(0.0, 0.25), (1.1, 0.25), (0.75, 0.0), (0.75, 2.0)])

@@ -135,7 +135,7 @@ class _Sources:
         """Per ratio what gives a picture's levels."""
         if self.detected is None:
             assert self.dense is not None
-            return {ratio: DenseLevels(self.dense, ratio) for ratio in RATIOS}
+            return {ratio: DenseLevels(self.dense, level_rule(self.codec, ratio)) for ratio in RATIOS}
         seen = _Seen(self.detected.see(rgb, 0))
         return {ratio: ObjectLevels(seen, level_rule(self.codec, ratio), predictor=self.dense) for ratio in RATIOS}
 

@@ -43,8 +43,10 @@ def read_results(path: Path) -> Document:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         schema = found["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no results.json of vcm-bench ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a results.json of vcm-bench") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no results.json of vcm-bench; name one that it wrote") from error
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, this program reads {SCHEMA}; run the benchmark again")
     document: Document = found

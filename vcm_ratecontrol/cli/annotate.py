@@ -186,8 +186,8 @@ def show_statistics(
     _show_summary(run, summary, paths)
 
 
-def parse_qps(text: str) -> tuple[int, ...]:
-    """QPs of a list such as '16,20,24', '0-63' or '20-50:2', rising. Raises InputError."""
+def parse_qps(text: str, option: str = "--qps") -> tuple[int, ...]:
+    """QPs of a list such as '16,20,24', '0-63' or '20-50:2', rising. Raises InputError, which names the option."""
     found: set[int] = set()
     for part in text.split(","):
         span, _, step = part.partition(":")
@@ -195,9 +195,9 @@ def parse_qps(text: str) -> tuple[int, ...]:
         try:
             found.update(range(int(first), int(last if dash else first) + 1, int(step or 1)))
         except ValueError as error:
-            raise InputError(f"--qps {text!r}: cannot read {part!r}; write 0-63, 20-50:2 or 16,20,24") from error
+            raise InputError(f"{option} {text!r}: cannot read {part!r}; write 0-63, 20-50:2 or 16,20,24") from error
     if not found or min(found) < 0 or max(found) > LABEL_SPACE:
-        raise InputError(f"--qps {text!r}: QPs must lie in 0..{LABEL_SPACE}, and there must be one")
+        raise InputError(f"{option} {text!r}: QPs must lie in 0..{LABEL_SPACE}, and there must be one")
     return tuple(sorted(found))
 
 

@@ -137,7 +137,7 @@ def _settings(machines: MachineOptions, options: dict[str, Any]) -> Any:
     return Settings(
         codecs=tuple(dict.fromkeys(_split(options["codec"]))),
         methods=tuple(_split(options["methods"])) if options["methods"] else DEFAULT,
-        levels=parse_qps(options["levels"]),
+        levels=parse_qps(options["levels"], "--levels"),
         targets=_targets(options["targets"]),
         preset=options["preset"],
         thresholds=machines.thresholds(),

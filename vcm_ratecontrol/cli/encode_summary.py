@@ -61,8 +61,12 @@ def saving_text(report: EncodeReport) -> str:
     anchor = report.anchor
     assert anchor is not None
     if not anchor.measured:
+        if anchor.saving < 0:
+            return f"none: about {-anchor.saving:.0%} more than QP {anchor.qp} (predicted)"
         return f"about {anchor.saving:.0%} against QP {anchor.qp} (predicted)"
     on = "" if report.n_frames == 1 else f", on {anchor.segments} of {len(report.segments)} segments"
+    if anchor.saving < 0:
+        return f"none: {-anchor.saving:.1%} more than QP {anchor.qp}{on}"
     return f"{anchor.saving:.1%} against QP {anchor.qp}{on}"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from vcm_ratecontrol.jrd.costs import block_costs, object_costs
 from vcm_ratecontrol.jrd.levels import LevelRule
 from vcm_ratecontrol.jrd.objects import NO_OBJECTS, RGB, Floats, FrameObjects, ObjectSource
 from vcm_ratecontrol.jrd_rules import N_LEVELS
@@ -28,6 +30,10 @@ UNKNOWN_CONFIDENCE = 0.5
 # the side and 8 pixels cost 2 % more bits than this for the same objects, none at all as much (docs/jrd.md).
 MARGIN_SHARE = 1 / 32
 MARGIN_PIXELS = 4.0
+
+LEAST_PROBABILITY = 0.2
+"""From which a block that the dense predictor alone has looked at may hold an object: one that is missed costs more
+than the bits of a block (docs/jrd.md)."""
 
 # A box's level and the dense map's there contradict each other from here on (two standard errors of either).
 CONTRADICTION = 12.0
@@ -80,12 +86,15 @@ class DenseLevels:
     """Levels by the dense predictor alone: no detector needed."""
 
     predictor: JRDMapPredictor
-    ratio: float
+    rule: LevelRule
     notes: tuple[str, ...] = ()
 
     def look(self, rgb: RGB, frame: int) -> FrameLevels:
-        (dense,) = self.predictor.predict([Sample(rgb)], ratio=self.ratio)
-        return FrameLevels(pixels_of(dense), NO_OBJECTS, np.zeros(0))
+        (dense,) = self.predictor.predict([Sample(rgb)], ratio=self.rule.ratio, threshold=LEAST_PROBABILITY)
+        own = np.clip(dense.level + laplace_quantile(self.rule.caution) * dense.deviation, 0.0, BACKGROUND)
+        levels = self.rule.job_levels(own, block_costs(rgb), dense.object_probability.astype(np.float64))
+        levels = np.where(dense.object_probability < LEAST_PROBABILITY, BACKGROUND, levels)
+        return FrameLevels(pixels_of(dense, levels), NO_OBJECTS, np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -119,15 +128,18 @@ class ObjectLevels:
         sizes = np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(axis=1) / (width * height))
         silent = np.isnan(objects.confidences)
         confidences = np.where(silent, UNKNOWN_CONFIDENCE, objects.confidences)
-        levels = self.rule.levels(confidences, sizes, several=objects.several)
-        if self.predictor is None:
-            return levels, 0
-        told = confidence_map(objects.boxes, confidences, width, height)
-        (dense,) = self.predictor.predict([Sample(rgb, confidence_map=told)], ratio=self.rule.ratio, threshold=0.0)
-        seen = np.array([_median_inside(dense, box) for box in objects.boxes])
-        apart = np.abs(seen - levels) > CONTRADICTION
-        both = np.where(apart, np.minimum(seen, levels), (seen + levels) / 2)
-        return np.where(silent, seen, both), int((apart & ~silent).sum())
+        levels = self.rule.own_levels(confidences, sizes, several=objects.several)
+        contradictions = 0
+        if self.predictor is not None:
+            told = confidence_map(objects.boxes, confidences, width, height)
+            (dense,) = self.predictor.predict([Sample(rgb, confidence_map=told)], ratio=self.rule.ratio, threshold=0.0)
+            seen = np.array([_median_inside(dense, box) for box in objects.boxes])
+            apart = np.abs(seen - levels) > CONTRADICTION
+            both = np.where(apart, np.minimum(seen, levels), (seen + levels) / 2)
+            levels = np.where(silent, seen, both)
+            contradictions = int((apart & ~silent).sum())
+        costs = object_costs(rgb, self.margin.around(objects.boxes))
+        return self.rule.job_levels(levels, costs, confidences, several=objects.several), contradictions
 
 
 def drawn(boxes: Floats, levels: Floats, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -140,9 +152,16 @@ def drawn(boxes: Floats, levels: Floats, width: int, height: int) -> npt.NDArray
     return picture
 
 
-def pixels_of(dense: JRDMap) -> npt.NDArray[np.uint8]:
-    """A map of blocks as a level per pixel, rounded down: uint8 [height, width]."""
-    floor = np.clip(np.floor(dense.level), 0, BACKGROUND).astype(np.uint8)
+def laplace_quantile(share: float) -> float:
+    """Of a Laplace distribution of mean 0 and standard deviation 1, by whose likelihood the dense network learns its
+    levels. share: 0..1."""
+    tail = max(min(share, 1.0 - share), 1e-6)  # at most 0.5: the logarithm is not above 0
+    return math.copysign(math.log(2.0 * tail), share - 0.5) / math.sqrt(2.0)
+
+
+def pixels_of(dense: JRDMap, levels: Floats) -> npt.NDArray[np.uint8]:
+    """Levels of a map's blocks as a level per pixel, rounded down: uint8 [height, width]."""
+    floor = np.clip(np.floor(levels), 0, BACKGROUND).astype(np.uint8)
     return floor.repeat(BLOCK_SIZE, axis=0).repeat(BLOCK_SIZE, axis=1)[: dense.height, : dense.width]
 
 

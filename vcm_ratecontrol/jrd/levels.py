@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec_wrappers.errors import InputError
+from vcm_ratecontrol.jrd.costs import TYPICAL_COST
 from vcm_ratecontrol.jrd_rules import N_LEVELS
 
 Floats = npt.NDArray[np.float64]
@@ -27,11 +28,13 @@ DEFAULT_CAUTION = 0.25
 """Share of the objects that may turn out more fragile than the level given to them."""
 
 TRUST = 0.25
-PRICE = 1.5
-"""How levels are pooled over objects; docs/jrd.md holds the measurement. The bits of an object grow with its area, so
-that a large one is coarser and a small one finer than its own prediction: by PRICE levels for each doubling of the
-side. A fragile object is dear to keep, and a prediction is as uncertain as objects differ: of the distance from a
-typical object TRUST is followed."""
+PRICE = 2.0
+DOUBT = 0.15
+"""How levels are pooled over objects (measured in docs/jrd.md). A prediction is as uncertain as objects differ:
+of the distance from a typical object TRUST is followed. What an object is worth is the share of machines that have it
+to lose, which their mean confidence tells, plus DOUBT, as a machine that was not asked may see it yet. An object is
+coarser by PRICE levels for each doubling of its bits (`costs.object_costs`) per worth: the Lagrangian of bits against
+objects kept, where both survival and bits are exponentials of the level."""
 TYPICAL_CONFIDENCE = {False: 0.55, True: 0.3}  # of one machine, mean over several; means of the training objects
 TYPICAL_SIZE = 0.3
 
@@ -52,17 +55,25 @@ class LevelRule:
     together: Floats
     pooled: bool = True
 
-    def levels(self, confidences: npt.ArrayLike, sizes: npt.ArrayLike, *, several: bool = False) -> Floats:
-        """Levels float64 [N], 0..63. confidences: [N], 0..1. sizes: [N], sqrt(box area / picture area), 0..1.
+    def own_levels(self, confidences: npt.ArrayLike, sizes: npt.ArrayLike, *, several: bool = False) -> Floats:
+        """Levels float64 [N], 0..63, of each object for itself. confidences: [N], 0..1. sizes: [N], sqrt(box area /
+        picture area), 0..1.
 
         several: the confidences are means over at least three machines.
         """
-        fitted = self.together if several else self.alone
-        found: Floats = features(confidences, sizes) @ fitted
-        if self.pooled:
-            typical = float(features(TYPICAL_CONFIDENCE[several], TYPICAL_SIZE) @ fitted)
-            doublings = np.log2(np.maximum(np.asarray(sizes, np.float64), _SIZE_FLOOR) / TYPICAL_SIZE)
-            found = typical + TRUST * (found - typical) + PRICE * doublings
+        found: Floats = features(confidences, sizes) @ (self.together if several else self.alone)
+        return np.clip(found, 0.0, N_LEVELS - 1.0)
+
+    def job_levels(self, own: Floats, costs: Floats, confidences: Floats, *, several: bool = False) -> Floats:
+        """Levels float64 [N], 0..63, at which the objects of a job meet the target in the mean at few bits; not pooled:
+        their own. own: levels; costs: relative bits, see `costs.object_costs`; confidences: 0..1, or
+        the probability that there is an object; all of one shape."""
+        if not self.pooled:
+            return own
+        usual = TYPICAL_CONFIDENCE[several]
+        typical = float(self.own_levels(usual, TYPICAL_SIZE, several=several))
+        worth = (confidences + DOUBT) / (usual + DOUBT)
+        found: Floats = typical + TRUST * (own - typical) + PRICE * np.log2(costs / TYPICAL_COST / worth)
         return np.clip(found, 0.0, N_LEVELS - 1.0)
 
 

@@ -83,7 +83,7 @@ class Finders:
             detected = DetectedObjects(self.room, settings.detector, settings.least)
             return ObjectLevels(detected, rule, settings.margin, self.dense)
         assert self.dense is not None
-        return DenseLevels(self.dense, settings.ratio)
+        return DenseLevels(self.dense, rule)
 
 
 @contextlib.contextmanager
