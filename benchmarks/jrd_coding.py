@@ -17,7 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from vcm_ratecontrol.jrd.analysis import clip_levels
 from vcm_ratecontrol.jrd.coding import code_map, method_of
 from vcm_ratecontrol.jrd.frame_levels import LevelSource
 from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, narrowed, segment_layers
+from vcm_ratecontrol.jrd.levels import DEFAULT_POOLING, Pooling
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
 from vcm_ratecontrol.labels.splits import split_of
@@ -115,7 +116,7 @@ class Judging:
             (capabilities.qp_min, capabilities.qp_max),
         )
         qp_map = planned.map
-        if settings.pooled and method_of(encoder) == "pre-coding":
+        if settings.pooling is not None and method_of(encoder) == "pre-coding":
             qp_map = narrowed(qp_map, item.segments, background_qp_of(settings.background_qp, capabilities))
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "objects.mp4"
@@ -241,10 +242,11 @@ def main() -> None:
     judge_library = LibraryRef(arguments.machines, judges, "detection", min_confidence=0.05)
     choosers = LibraryRef(arguments.machines, tuple(arguments.choosers.split(",")), "detection", min_confidence=0.2)
     base = JRDSettings(
-        machines=choosers,
+        machines=None if arguments.dense else choosers,
         detector=arguments.detector or None,
         background_qp=arguments.background_qp,
         caution=arguments.caution,
+        pooling=Pooling(arguments.trust, arguments.price, arguments.doubt),
     )
     results = []
     with MachineRoom(judge_library.open()) as room:
@@ -319,6 +321,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--judges", default=",".join(JUDGES))
     parser.add_argument("--background-qp", type=int)
     parser.add_argument("--caution", type=float, default=0.25)
+    parser.add_argument("--dense", action="store_true", help="no detector at hand: the dense predictor's objects")
+    for name, value in asdict(DEFAULT_POOLING).items():
+        parser.add_argument(f"--{name}", type=float, default=value, help="see `jrd.levels.Pooling`")
     parser.add_argument("--ideal", action="store_true", help="measure the distance from an ideal coding, too")
     parser.add_argument("--cache", type=Path, help="folder for judged flat codings")
     parser.add_argument("--out", type=Path, help="JSON of the results")

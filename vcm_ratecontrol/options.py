@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict, cast
 
 from codec_wrappers.errors import InputError
-from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION
+from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION, DEFAULT_POOLING
 from vcm_ratecontrol.machines.library import LibraryRef
 from vcm_ratecontrol.machines.network import DEFAULT_MIN_CONFIDENCE
 from vcm_ratecontrol.progress import Progress
@@ -192,7 +192,7 @@ def settings_of(options: JRDArguments) -> JRDSettings:
         weights=_dense_weights(_path(options.get("weights"))),
         background_qp=options.get("background_qp"),
         caution=options.get("jrd_caution", DEFAULT_CAUTION),
-        pooled=options.get("pool") != "each",
+        pooling=None if options.get("pool") == "each" else DEFAULT_POOLING,
     )
 
 

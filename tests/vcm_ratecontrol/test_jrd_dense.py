@@ -80,7 +80,7 @@ def test_alone_it_codes_by_its_own_quantile_where_levels_are_not_pooled(
 ) -> None:
     (rgb,) = open_clip(photo).read_rgb()
     cautious, median, bold = (
-        DenseLevels(predictor, level_rule("vvc", 0.75, caution, pooled=False)).look(rgb, 0).level.astype(int)
+        DenseLevels(predictor, level_rule("vvc", 0.75, caution, pooling=None)).look(rgb, 0).level.astype(int)
         for caution in (0.1, 0.5, 0.75)
     )
     objects = median < BACKGROUND
@@ -99,7 +99,7 @@ def test_quantiles_of_a_laplace_distribution() -> None:
 
 def test_beside_a_detector_the_mean_or_where_they_contradict_the_lower(predictor: JRDMapPredictor, photo: Path) -> None:
     (rgb,) = open_clip(photo).read_rgb()
-    rule = level_rule("vvc", 0.75, pooled=False)
+    rule = level_rule("vvc", 0.75, pooling=None)
     boxes = Boxes(0.35, 0.95)
     own = ObjectLevels(boxes, rule).look(rgb, 0).object_levels
     both = ObjectLevels(boxes, rule, predictor=predictor).look(rgb, 0)
@@ -126,7 +126,7 @@ def test_contradictions_are_counted_and_the_lower_level_taken(
     """A rule that says the same of every box, far from what the dense predictor says."""
     (rgb,) = open_clip(photo).read_rgb()
     constant = np.array([level, 0, 0, 0, 0])
-    rule = LevelRule(0.75, 0.25, constant, constant, pooled=False)
+    rule = LevelRule(0.75, 0.25, constant, constant, pooling=None)
     seen = ObjectLevels(Boxes(0.6), rule, predictor=predictor).look(rgb, 0)
     assert seen.contradictions == 1
     assert seen.object_levels[0] == taken if taken is not None else seen.object_levels[0] < level - CONTRADICTION

@@ -8,7 +8,7 @@ from codec_wrappers.errors import InputError, UnsupportedError
 from vcm_ratecontrol.jrd.costs import TYPICAL_COST, block_costs, object_costs
 from vcm_ratecontrol.jrd.fit_levels import quantile_regression
 from vcm_ratecontrol.jrd.frame_levels import BACKGROUND, Margin, drawn
-from vcm_ratecontrol.jrd.levels import PRICE, TYPICAL_CONFIDENCE, level_rule
+from vcm_ratecontrol.jrd.levels import TYPICAL_CONFIDENCE, level_rule
 from vcm_ratecontrol.jrd.maps import background_qp_of, block_levels, qp_map_of, smooth_in_time
 
 
@@ -27,8 +27,8 @@ def test_objects_of_a_job_are_coarser_the_more_they_cost() -> None:
     own, costs = np.array([35.0, 35.0, 35.0]), np.array([TYPICAL_COST / 8, TYPICAL_COST, TYPICAL_COST * 8])
     usual = np.full(3, TYPICAL_CONFIDENCE[False])
     pooled = level_rule("vvc", 0.75).job_levels(own, costs, usual)
-    assert np.diff(pooled) == pytest.approx([3 * PRICE, 3 * PRICE])
-    np.testing.assert_array_equal(level_rule("vvc", 0.75, pooled=False).job_levels(own, costs, usual), own)
+    assert np.diff(pooled) == pytest.approx([6, 6])
+    np.testing.assert_array_equal(level_rule("vvc", 0.75, pooling=None).job_levels(own, costs, usual), own)
 
 
 def test_objects_of_a_job_are_coarser_the_fewer_machines_have_them_to_lose() -> None:

@@ -169,7 +169,7 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     wanted = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
     qp_map = wanted.map
-    if settings.pooled and method_of(job.encoder) == "pre-coding":
+    if settings.pooling is not None and method_of(job.encoder) == "pre-coding":
         qp_map = narrowed(qp_map, segments, job.background_qp)
     if request.dry_run:
         commands, levels = planned(clip, qp_map, segments, job.encoder, request.output.parent, job.options)

@@ -27,14 +27,24 @@ TABLE = Path(__file__).with_name("levels.json")
 DEFAULT_CAUTION = 0.25
 """Share of the objects that may turn out more fragile than the level given to them."""
 
-TRUST = 0.25
-PRICE = 2.0
-DOUBT = 0.15
-"""How levels are pooled over objects (measured in docs/jrd.md). A prediction is as uncertain as objects differ:
-of the distance from a typical object TRUST is followed. What an object is worth is the share of machines that have it
-to lose, which their mean confidence tells, plus DOUBT, as a machine that was not asked may see it yet. An object is
-coarser by PRICE levels for each doubling of its bits (`costs.object_costs`) per worth: the Lagrangian of bits against
-objects kept, where both survival and bits are exponentials of the level."""
+
+@dataclass(frozen=True)
+class Pooling:
+    """How levels are found together for the objects of a job (measured in docs/jrd.md).
+
+    trust: a prediction is as uncertain as objects differ; of the distance from a typical object so much is followed.
+    price: levels by which an object is coarser for each doubling of its bits (`costs.object_costs`) per worth: the
+    Lagrangian of bits against objects kept, where both survival and bits are exponentials of the level.
+    doubt: an object is worth the share of machines that have it to lose, which their mean confidence tells, plus this,
+    as a machine that was not asked may see it yet.
+    """
+
+    trust: float = 0.25
+    price: float = 2.0
+    doubt: float = 0.15
+
+
+DEFAULT_POOLING = Pooling()
 TYPICAL_CONFIDENCE = {False: 0.55, True: 0.3}  # of one machine, mean over several; means of the training objects
 TYPICAL_SIZE = 0.3
 
@@ -46,14 +56,14 @@ class LevelRule:
     """Confidence and size -> level. ratio: share of the machines; caution: quantile, both 0..1.
 
     alone, together: coefficients of `features`, float64 [5], for one machine's confidence and for the mean over
-    several. pooled: the target is met in the mean over objects, at fewer bits; else by each for itself.
+    several. pooling: the target is met in the mean over objects, at fewer bits; None: by each for itself.
     """
 
     ratio: float
     caution: float
     alone: Floats
     together: Floats
-    pooled: bool = True
+    pooling: Pooling | None = DEFAULT_POOLING
 
     def own_levels(self, confidences: npt.ArrayLike, sizes: npt.ArrayLike, *, several: bool = False) -> Floats:
         """Levels float64 [N], 0..63, of each object for itself. confidences: [N], 0..1. sizes: [N], sqrt(box area /
@@ -68,17 +78,23 @@ class LevelRule:
         """Levels float64 [N], 0..63, at which the objects of a job meet the target in the mean at few bits; not pooled:
         their own. own: levels; costs: relative bits, see `costs.object_costs`; confidences: 0..1, or
         the probability that there is an object; all of one shape."""
-        if not self.pooled:
+        if self.pooling is None:
             return own
         usual = TYPICAL_CONFIDENCE[several]
         typical = float(self.own_levels(usual, TYPICAL_SIZE, several=several))
-        worth = (confidences + DOUBT) / (usual + DOUBT)
-        found: Floats = typical + TRUST * (own - typical) + PRICE * np.log2(costs / TYPICAL_COST / worth)
+        worth = (confidences + self.pooling.doubt) / (usual + self.pooling.doubt)
+        followed = self.pooling.trust * (own - typical)
+        found: Floats = typical + followed + self.pooling.price * np.log2(costs / TYPICAL_COST / worth)
         return np.clip(found, 0.0, N_LEVELS - 1.0)
 
 
 def level_rule(
-    codec: str, ratio: float, caution: float = DEFAULT_CAUTION, *, pooled: bool = True, table: Path = TABLE
+    codec: str,
+    ratio: float,
+    caution: float = DEFAULT_CAUTION,
+    *,
+    pooling: Pooling | None = DEFAULT_POOLING,
+    table: Path = TABLE,
 ) -> LevelRule:
     """The rule for a codec ('vvc', 'hevc'; others take VVC's), between the fitted ratios and quantiles by
     interpolation; beyond them the outermost.
@@ -92,7 +108,7 @@ def level_rule(
     codecs = fitted["codecs"]
     known = codecs.get(codec, codecs["vvc"])
     chosen = [_between(np.array(known[kind]), fitted, ratio, caution) for kind in ("alone", "together")]
-    return LevelRule(ratio, caution, chosen[0], chosen[1], pooled)
+    return LevelRule(ratio, caution, chosen[0], chosen[1], pooling)
 
 
 def features(confidences: npt.ArrayLike, sizes: npt.ArrayLike) -> Floats:

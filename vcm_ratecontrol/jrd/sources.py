@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.errors import InputError, MissingToolError
 from vcm_ratecontrol.jrd.frame_levels import DEFAULT_MARGIN, DenseLevels, LevelSource, Margin, ObjectLevels
-from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION, level_rule
+from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION, DEFAULT_POOLING, Pooling, level_rule
 
 if TYPE_CHECKING:
     from vcm_ratecontrol.jrd.object_file import BoxesFile
@@ -33,7 +33,7 @@ class JRDSettings:
     weights: of the dense predictor: a name or a checkpoint.
     background_qp: QP of what is no object, None for the default of the encoder.
     caution: share of the objects that may be more fragile than predicted. margin: context around boxes.
-    pooled: the target is met in the mean over objects, at fewer bits; else by each for itself.
+    pooling: how the target is met in the mean over objects, at fewer bits; None: by each for itself.
     looks_per_second: frames of a clip that are looked at.
     """
 
@@ -46,7 +46,7 @@ class JRDSettings:
     background_qp: int | None = None
     caution: float = DEFAULT_CAUTION
     margin: Margin = DEFAULT_MARGIN
-    pooled: bool = True
+    pooling: Pooling | None = DEFAULT_POOLING
     looks_per_second: float = LOOKS_PER_SECOND
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Finders:
     def levels(self, clip: Clip, codec: str) -> LevelSource:
         """What gives the levels of a clip's frames. codec: 'vvc', 'hevc', ...: whose labels. Raises InputError."""
         settings = self.settings
-        rule = level_rule(codec, settings.ratio, settings.caution, pooled=settings.pooled)
+        rule = level_rule(codec, settings.ratio, settings.caution, pooling=settings.pooling)
         if self.boxes is not None:
             found = self.boxes.of(clip.path, clip.n_frames, *clip.upright_size)
             return ObjectLevels(found, rule, settings.margin, self.dense)
