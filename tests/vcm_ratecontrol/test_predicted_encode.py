@@ -39,6 +39,16 @@ def test_a_higher_target_costs_more_bits_and_a_floor_bounds_the_worst(
     assert list(left_in(tmp_path)) == []
 
 
+def test_qps_below_all_labels_are_told(film: Path, tmp_path: Path) -> None:
+    """With the shipped weights, whose labels of clips begin at QP 17."""
+    dear, usual = (
+        encode(film, tmp_path / "out.mp4", target_smr=target, probes=0, dry_run=True) for target in (0.95, 0.6)
+    )
+    assert min(segment.qp for segment in dear.segments) < 17 < min(segment.qp for segment in usual.segments)
+    assert any("takes QPs below 17" in note for note in dear.notes)
+    assert not any("takes QPs below" in note for note in usual.notes)
+
+
 def test_the_bits_are_those_of_any_number_of_workers(film: Path, weights: Path, tmp_path: Path) -> None:
     files = set()
     for workers in (1, 2, 4):

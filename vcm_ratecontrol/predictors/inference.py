@@ -74,6 +74,7 @@ class _Runner(Generic[P]):
         curves = next((m for m in network.modules() if isinstance(m, MeanCurves)), None)
         self.conditions: tuple[Condition, ...] = curves.conditions if curves else ()
         self._fitted = curves.fitted.tolist() if curves else []
+        self._lowest = curves.lowest_levels() if curves else ()
         self._network = for_inference(network).to(self.device)
 
     @property
@@ -129,6 +130,11 @@ class SMRPredictor(_Runner[SMRPrediction]):
 
 class SMRCurvePredictor(_Runner[CurvePrediction]):
     """SMR curve, one shot. Reads picture, condition and, if given, evidence and confidence map."""
+
+    def lowest_level(self, condition: Condition) -> int:
+        """The lowest level that there were labels for: further down curves say nothing. Raises ValueError for a
+        condition that is not among `conditions`."""
+        return self._lowest[self.conditions.index(condition)]
 
     def predict(self, samples: Sequence[Sample]) -> list[SMRCurve]:
         """One curve per picture."""

@@ -112,6 +112,11 @@ class MeanCurves(nn.Module):
         self.shift_deviation[index] = shift_deviation
         self.fitted[index] = True
 
+    def lowest_levels(self) -> tuple[int, ...]:
+        """Of each condition the lowest level that there were labels for: below it the bits, too, are constant."""
+        constant = self.log2_bits == self.log2_bits[:, :1]
+        return tuple(int(row) - 1 for row in constant.sum(dim=1))
+
     def shifted_smr(self, condition: Tensor, shift: Tensor) -> Tensor:
         """The SMR curves moved by `shift`: int64 [B], float32 [B] -> float32 [B, 64], never rising."""
         levels = torch.arange(N_LEVELS, device=shift.device, dtype=shift.dtype)

@@ -18,7 +18,7 @@ from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined
 from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
-from vcm_ratecontrol.ratecontrol.predicted import Witness, predict_segments
+from vcm_ratecontrol.ratecontrol.predicted import Witness, label_levels, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
 from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, joined_looks
 from vcm_ratecontrol.ratecontrol.rounds import ProbeLike, Rounds, Settled
@@ -242,6 +242,19 @@ class Decider:
             self._note(f"{target} in the mean is out of reach, or a floor is: the best effort was coded")
         elif all(choice.segment.qp == self._range[1] for choice in choices if choice.seen) and blind < len(choices):
             self._note(f"every QP reaches {target}: coded at the highest, QP {self._range[1]}")
+        self._note_extrapolated(choices, target)
+
+    def _note_extrapolated(self, choices: Sequence[SegmentChoice], target: str) -> None:
+        """Machines change their minds at any QP now and then, so that high targets are dear, and uncertain."""
+        for (place, _), choice in zip(self._items, choices, strict=True):
+            known = self._judges.curves(self._sources[place].pieces.options.coding)
+            level = float(label_levels(known.codec, [choice.segment.qp])[0])
+            if choice.probe is None and choice.seen and level < known.lowest_level:
+                self._note(
+                    f"{target} takes QPs below {known.lowest_level}, where nothing was measured for the prediction:"
+                    " it is extrapolated, and dear; a lower target saves most of the bits"
+                )
+                return
 
     def _tell_probe(self, place: int, probe: Any) -> None:
         segment, measured = probe.segment, isinstance(probe, Probe)

@@ -72,6 +72,11 @@ class CurveSource:
     condition: Condition
     notes: tuple[str, ...] = ()
 
+    @property
+    def lowest_level(self) -> int:
+        """Below it nothing was measured for these curves: what they say there is extrapolated."""
+        return 0 if self.predictor is None else self.predictor.lowest_level(self.condition)
+
     def curve(self, rgb: RGB, evidence: tuple[MachineEvidence, ...] = ()) -> SMRCurve:
         """The curve of one frame, uint8 RGB [H, W, 3]."""
         if self.predictor is None:
