@@ -12,8 +12,11 @@ import torch
 
 from codec_wrappers.errors import InputError
 from tests.vcm_ratecontrol.training_table import Made, logged, make_table, not_finite, request, tiny
+from vcm_ratecontrol.predictors.backbone import copy_backbone
 from vcm_ratecontrol.predictors.checkpoint import load_checkpoint, read_card
 from vcm_ratecontrol.predictors.config import build_network
+from vcm_ratecontrol.predictors.smr_full_reference import SmallPair, SMRFullReference
+from vcm_ratecontrol.progress import SILENT
 from vcm_ratecontrol.training.curve_objective import CurveObjective
 from vcm_ratecontrol.training.data import TrainingData, load_data
 from vcm_ratecontrol.training.distributed import World
@@ -121,6 +124,32 @@ def test_no_batch_holds_a_picture_of_another_split(data: TrainingData) -> None:
     full = made["smr_small"]
     assert isinstance(full, FullReferenceObjective)
     assert {splits[pair.sample] for pair in full._validation} == {"validation"}
+
+
+def test_pairs_that_a_frozen_stand_in_saw_once_are_those_of_pixels(data: TrainingData) -> None:
+    torch.manual_seed(0)
+    config = tiny("smr_small")
+    stand_in, network = build_network(tiny("stand_in")), build_network(config)
+    copy_backbone(stand_in, network)
+    assert isinstance(network, SMRFullReference) and isinstance(network.pair, SmallPair)
+    weights = network.pair.stand_in.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in stand_in.state_dict().items())
+    for head in (network.direct, network.difference):  # else all answers are those of the mean curve
+        assert head is not None and isinstance(head[-1], torch.nn.Linear)
+        torch.nn.init.normal_(head[-1].weight)
+    options = {"partitions": 4, "qps": (32, 44)}
+    frozen, plain = (FullReferenceObjective(config, options, data, 0, frozen=once) for once in (True, False))
+    for objective in (frozen, plain):
+        objective.prepare(network, torch.device("cpu"), SILENT)
+    network.eval()
+    drawn = frozen._validation[:3]
+    coded = [replace(pair, qp_at=int(frozen.columns[0][1]), reference_at=int(frozen.columns[0][0])) for pair in drawn]
+    for pair in (*drawn, *coded):
+        size = frozen.sizes[pair.sample]
+        once, pixels = frozen.item([pair], size), plain.item([pair], size)
+        assert once.compared is not None and pixels.compared is None
+        with torch.no_grad():
+            torch.testing.assert_close(network.predict(once.batch, once.compared).smr, network(pixels.batch).smr)
 
 
 def test_training_never_sees_a_judge(data: TrainingData) -> None:

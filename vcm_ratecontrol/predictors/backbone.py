@@ -92,7 +92,8 @@ class StandInPrediction(Tensors):
 class StandIn(nn.Module):
     """Backbone and distillation heads: stands in for a machine where none is at hand.
 
-    The predictors use `confidence` and `objectness`; `groups` and `features` only teach the backbone.
+    The predictors use `confidence` and `objectness`; `groups` and `features` teach the backbone, and are compared by
+    `smr_small`.
     Args: teachers, groups, features: T, G, D of `StandInPrediction`.
     """
 
@@ -147,8 +148,8 @@ def confidence_channels(given: Tensor, objectness: Tensor) -> Tensor:
 def copy_backbone(source: nn.Module, target: nn.Module) -> None:
     """Start the backbone (and the stand-in's heads, where both have them) of one network from that of
     another."""
-    stand_in = target if isinstance(target, StandIn) else getattr(target, "stand_in", None)
-    if isinstance(source, StandIn) and isinstance(stand_in, StandIn):
+    stand_in = next((module for module in target.modules() if isinstance(module, StandIn)), None)
+    if isinstance(source, StandIn) and stand_in is not None:
         stand_in.load_state_dict(source.state_dict())
         return
     _backbone_of(target).load_state_dict(_backbone_of(source).state_dict())

@@ -5,8 +5,8 @@ task, predicts by how much the SMR of two pictures of different quality differs,
 Q(original, coded). The heads can be trained jointly or alone.
 
 Configuration `efficientnet_b4` is the published network: nothing but pixels, no final sigmoid. `smr_small`
-adds what is known at the encoder (condition, level, evidence of machines, distortion at full size) and
-starts from the mean curve at that level.
+compares what the distilled stand-in says of both pictures, adds what is known at the encoder (condition, level,
+evidence of machines, distortion at full size) and starts from the mean curve at that level.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from vcm_ratecontrol.predictors.backbone import MAP_CHANNELS, VECTOR_CHANNELS, Backbone, Features
+from vcm_ratecontrol.predictors.backbone import MAP_CHANNELS, VECTOR_CHANNELS, StandIn, StandInPrediction
 from vcm_ratecontrol.predictors.efficientnet import efficientnet_b4
 from vcm_ratecontrol.predictors.evidence import N_EVIDENCE
 from vcm_ratecontrol.predictors.interface import Batch, SMRPrediction
@@ -29,7 +30,11 @@ Heads = Literal["g", "q", "both"]
 Trunk = Literal["efficientnet_b4", "small"]
 
 _EVIDENCE_CHANNELS = 32
-_CONDITION_CHANNELS = 16
+_CONDITION_CHANNELS = 8
+_GLIMPSE_CHANNELS = 16
+_GLIMPSED = 3 * VECTOR_CHANNELS + MAP_CHANNELS
+_SUMMARIES = 17
+_MOST_DEVIATIONS = 6.0  # a pair unlike any of the training table shall not lead far astray
 
 
 class SMRFullReference(nn.Module):
@@ -39,7 +44,7 @@ class SMRFullReference(nn.Module):
         trunk: 'efficientnet_b4', or 'small', which also takes statistics, condition, level and evidence.
         heads: 'g', 'q', or 'both': then the answer is the mean of the two.
         hidden: width of the two hidden layers of a head (published: 4096; 3072 for one detection setting).
-        conditions: 'codec/coding type/task' each; for 'small' only.
+        conditions: 'codec/coding type/task' each; teachers, groups, features: of the `StandIn`; for 'small' only.
     """
 
     def __init__(
@@ -50,13 +55,18 @@ class SMRFullReference(nn.Module):
         hidden: int = 4096,
         conditions: Sequence[str] = (),
         dropout: float = 0.0,
+        teachers: int = 31,
+        groups: int = 64,
+        features: int = 128,
     ) -> None:
         super().__init__()
         if trunk not in get_args(Trunk) or heads not in get_args(Heads):
             raise ValueError(f"trunk '{trunk}' or heads '{heads}' unknown")
         if bool(conditions) != (trunk == "small"):
             raise ValueError("conditions are for the trunk 'small', and needed there")
-        self.pair: PublishedPair | SmallPair = SmallPair(conditions) if trunk == "small" else PublishedPair()
+        self.pair: PublishedPair | SmallPair = PublishedPair()
+        if trunk == "small":
+            self.pair = SmallPair(conditions, StandIn(teachers=teachers, groups=groups, features=features), teachers)
         self.direct = self._head(hidden, dropout) if heads in ("g", "both") else None
         self.difference = self._head(hidden, dropout) if heads in ("q", "both") else None
 
@@ -72,7 +82,15 @@ class SMRFullReference(nn.Module):
         return nn.Sequential(first, *between, last)
 
     def forward(self, batch: Batch) -> SMRPrediction:
-        pair = self.pair.describe(batch)
+        return self._answer(batch, self.pair.describe(batch))
+
+    def predict(self, batch: Batch, compared: Tensor) -> SMRPrediction:
+        """The answer from `compare` of both pictures (so that a frozen stand-in needs to look once only); 'small'
+        only."""
+        assert isinstance(self.pair, SmallPair)
+        return self._answer(batch, self.pair.known(batch, compared))
+
+    def _answer(self, batch: Batch, pair: Tensor) -> SMRPrediction:
         prior, prior_reference = self.pair.prior(batch)
         direct = None if self.direct is None else prior + self.direct(pair)[:, 0]
         difference = None
@@ -113,40 +131,37 @@ class PublishedPair(nn.Module):
 
 
 class SmallPair(nn.Module):
-    """The small backbone on both pictures, their difference where it lies, and what the encoder knows."""
+    """What the stand-in says of both pictures, compared, and what the encoder knows.
 
-    channels = (
-        3 * VECTOR_CHANNELS
-        + 2 * MAP_CHANNELS
-        + N_STATISTICS
-        + N_DISTORTION
-        + _EVIDENCE_CHANNELS
-        + _CONDITION_CHANNELS
-        + 2
-    )
+    The label table has hundreds of pictures only: of the stand-in's vectors little is kept, with much dropout.
+    """
 
-    def __init__(self, conditions: Sequence[str]) -> None:
+    def __init__(self, conditions: Sequence[str], stand_in: StandIn, teachers: int) -> None:
         super().__init__()
-        self.backbone = Backbone()
+        self.stand_in = stand_in
         self.curves = MeanCurves(conditions_from(conditions))
+        said = 2 * teachers + _SUMMARIES
+        self.standard = nn.BatchNorm1d(_GLIMPSED + said, affine=False)  # differences of any scale, made alike
+        self.glimpse = nn.Sequential(nn.Dropout(0.5), nn.Linear(_GLIMPSED, _GLIMPSE_CHANNELS), nn.ReLU())
         self.evidence = SetEncoder(N_EVIDENCE, _EVIDENCE_CHANNELS)
         self.condition = nn.Embedding(len(conditions) + 1, _CONDITION_CHANNELS)  # the last is 'unknown'
+        around = N_STATISTICS + N_DISTORTION + _EVIDENCE_CHANNELS + _CONDITION_CHANNELS + 2
+        self.channels = _GLIMPSE_CHANNELS + said + around
 
     def describe(self, batch: Batch) -> Tensor:
         """[B, channels] of each pair."""
+        return self.known(batch, compare(self.stand_in.see(batch.picture), self.stand_in.see(_coded(batch))))
+
+    def known(self, batch: Batch, compared: Tensor) -> Tensor:
+        """[B, channels] from `compare` of both pictures."""
         if batch.statistics is None or batch.distortion is None:
             raise ValueError("smr_full_reference needs the picture statistics; set [input] statistics = true")
-        original: Features = self.backbone(batch.picture)
-        coded: Features = self.backbone(_coded(batch))
-        change = (original.map - coded.map).abs()
         index = torch.where(batch.condition < 0, len(self.curves.conditions), batch.condition)
         levels = torch.stack([batch.level, batch.reference_level], dim=1)
+        seen = self.standard(compared).clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
         parts = [
-            original.vector,
-            coded.vector,
-            (original.vector - coded.vector).abs(),
-            change.mean((2, 3)),
-            change.amax((2, 3)),
+            self.glimpse(seen[:, :_GLIMPSED]),
+            seen[:, _GLIMPSED:],
             batch.statistics,
             batch.distortion,
             self.evidence(batch.evidence, batch.evidence_mask),
@@ -164,6 +179,45 @@ class SmallPair(nn.Module):
         is_original = batch.reference_level < 0
         reference = self.curves.smr_at(condition, batch.reference_level)
         return coded, torch.where(is_original, 1.0, torch.where(batch.condition < 0, 0.5, reference))
+
+
+def compare(original: StandInPrediction, coded: StandInPrediction) -> Tensor:
+    """What the stand-in says of two versions of B pictures, compared: float32 [B, _GLIMPSED + 2 T + _SUMMARIES].
+
+    First its vector and how that and the map differ, then the teachers' confidences in the original and their change,
+    last summaries of how much classes, features, map and objects differ.
+    """
+    change = coded.backbone.vector - original.backbone.vector
+    moved = (coded.backbone.map - original.backbone.map).abs().mean((2, 3))
+    sure, sure_coded = torch.sigmoid(original.confidence), torch.sigmoid(coded.confidence)
+    less = sure_coded - sure
+    alike = F.cosine_similarity(original.backbone.map, coded.backbone.map, dim=1).flatten(1)
+    there, there_coded = torch.sigmoid(original.objectness).flatten(2), torch.sigmoid(coded.objectness).flatten(2)
+    lost = (there - there_coded).abs()
+    object_alike = (alike * there[:, 0]).sum(1) / there[:, 0].sum(1)
+    summaries = [
+        sure.mean(1),
+        less.mean(1),
+        less.abs().mean(1),
+        *_of_classes(original.groups, coded.groups),
+        F.cosine_similarity(original.features, coded.features, dim=1),
+        F.cosine_similarity(original.backbone.vector, coded.backbone.vector, dim=1),
+        alike.mean(1),
+        alike.amin(1),
+        object_alike,
+        moved.mean(1),
+        *lost.mean(2).unbind(1),
+        *((there * lost).sum(2) / there.sum(2)).unbind(1),
+        *(there_coded.amax(2) - there.amax(2)).unbind(1),
+    ]
+    glimpsed = [original.backbone.vector, change, change.abs(), moved]
+    return torch.cat([*glimpsed, sure, less, torch.stack(summaries, dim=1)], dim=1)
+
+
+def _of_classes(original: Tensor, coded: Tensor) -> tuple[Tensor, Tensor]:
+    """How much two distributions over class groups (logits, [B, G]) differ: cosine and Kullback-Leibler, [B] each."""
+    before, after = torch.log_softmax(original, dim=1), torch.log_softmax(coded, dim=1)
+    return F.cosine_similarity(before.exp(), after.exp(), dim=1), (before.exp() * (before - after)).sum(1)
 
 
 def _coded(batch: Batch) -> Tensor:

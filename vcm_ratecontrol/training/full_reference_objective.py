@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from vcm_ratecontrol.predictors.config import PredictorConfig
-from vcm_ratecontrol.predictors.interface import Batch, Sample, SMRPrediction, Task, Tensors
+from vcm_ratecontrol.predictors.interface import Batch, Condition, Sample, SMRPrediction, Task, Tensors
 from vcm_ratecontrol.predictors.mean_curve import MeanCurves, conditions_from
 from vcm_ratecontrol.predictors.preprocess import PreparedSample, collate, prepare
+from vcm_ratecontrol.predictors.smr_full_reference import SmallPair, SMRFullReference
 from vcm_ratecontrol.progress import Progress
 from vcm_ratecontrol.training.buckets import bucket_draws, input_sizes
 from vcm_ratecontrol.training.curve_bank import (
@@ -30,11 +32,12 @@ from vcm_ratecontrol.training.curve_bank import (
     partitions,
 )
 from vcm_ratecontrol.training.curve_exam import ALL
-from vcm_ratecontrol.training.curve_objective import enter_curves
+from vcm_ratecontrol.training.curve_objective import enter_curves, plain_batch
 from vcm_ratecontrol.training.data import TrainingData
 from vcm_ratecontrol.training.label_set import TASKS
-from vcm_ratecontrol.training.objective import SCORE, Draw
+from vcm_ratecontrol.training.objective import SCORE, Draw, even_draws
 from vcm_ratecontrol.training.options import objective_options
+from vcm_ratecontrol.training.pair_bank import Key, SeenPair, look_at_pairs
 from vcm_ratecontrol.training.views import View, random_view, whole
 
 Floats = npt.NDArray[np.float32]
@@ -59,11 +62,13 @@ class FullReferenceOptions:
 
 @dataclass(frozen=True)
 class PairItem(Tensors):
-    """A batch of pairs. smr, reference: float32 [B], true SMR of the coded picture and of what it is compared with."""
+    """A batch of pairs. smr, reference: float32 [B], true SMR of the coded picture and of what it is compared with.
+    compared: what a frozen stand-in made of the pairs, or None."""
 
     batch: Batch
     smr: Tensor
     reference: Tensor
+    compared: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +96,11 @@ class FullReferenceObjective:
         data: TrainingData,
         seed: int,
         parts: Sequence[Partition] | None = None,
+        *,
+        frozen: bool = False,
     ) -> None:
-        """parts: of the machines, instead of those for training. Raises InputError for options or labels that do not
-        fit."""
+        """parts: of the machines, instead of those for training. frozen: the trunk does not learn, so a stand-in looks
+        once, at whole pictures. Raises InputError for options or labels that do not fit."""
         self.options = objective_options(FullReferenceOptions, values)
         self.config, self.data, self.samples = config, data, data.samples
         self.conditions = conditions_from(config.network.get("conditions", ()))
@@ -110,13 +117,40 @@ class FullReferenceObjective:
         self.sizes = input_sizes(heights, widths, config.input)
         self.columns = [labels.qp_columns(self.options.qps) for labels in data.sets]
         self.has_difference = config.network.get("heads", "both") != "g"
+        self.frozen = frozen and config.network.get("trunk") == "small"
+        self.seen: Mapping[Key, SeenPair] = {}
 
     def prepare(self, network: nn.Module, device: torch.device, progress: Progress) -> None:
         for module in network.modules():
             if isinstance(module, MeanCurves):
                 enter_curves(module, self.curves)
+        if self.frozen:
+            assert isinstance(network, SMRFullReference) and isinstance(network.pair, SmallPair)
+            stand_in = network.pair.stand_in
+            self.seen = look_at_pairs(
+                stand_in, self._all_pairs(), self._version, self.config, self.sizes, device, progress
+            )
+
+    def _all_pairs(self) -> list[Key]:
+        """All that training and validation may ask of."""
+        found: list[Key] = []
+        for sample in [*self.train.tolist(), *self.samples.of_split("validation").tolist()]:
+            columns = self.columns[int(self.samples.labels_at[sample])].tolist()
+            found += [(sample, column, 0) for column in columns]
+            if self.has_difference and self.options.pair_share:
+                found += [(sample, worse, better) for better, worse in itertools.combinations(columns, 2)]
+        return found
+
+    def _version(self, sample: int, column: int) -> npt.NDArray[np.uint8]:
+        """A picture coded at a column of the set's QPs; 0: as it is."""
+        labels, row = self.samples.labels(sample)
+        if not column:
+            return self.samples.picture(sample)
+        return self.data.coded.rgb(labels, row, labels.verdicts.qps[column])
 
     def plan(self, rng: np.random.Generator, steps: int, batch_size: int) -> list[Draw]:
+        if self.seen:
+            return even_draws(rng, self.train, steps, batch_size)
         return bucket_draws(rng, self.train, self.sizes, steps, batch_size)
 
     def load(self, draw: Draw) -> PairItem:
@@ -151,28 +185,46 @@ class FullReferenceObjective:
 
     def item(self, pairs: Sequence[Pair], size: tuple[int, int]) -> PairItem:
         """Pairs of one input size as a batch with its targets."""
-        prepared = [self.prepared(pair, size) for pair in pairs]
+        compared = None
+        if self.seen:
+            seen = [self.seen[pair.sample, pair.qp_at, pair.reference_at] for pair in pairs]
+            batch = self._plain_batch(pairs, seen)
+            compared = torch.stack([one.compared for one in seen])
+        else:
+            batch = collate([self.prepared(pair, size) for pair in pairs])
         features = np.stack([self.evidence(pair) for pair in pairs])
         masks = np.stack([pair.mask for pair in pairs])
         features[~masks] = 0
-        batch = replace(collate(prepared), evidence=torch.from_numpy(features), evidence_mask=torch.from_numpy(masks))
+        batch = replace(batch, evidence=torch.from_numpy(features), evidence_mask=torch.from_numpy(masks))
         smr = torch.tensor([self.true_smr(pair, pair.qp_at) for pair in pairs], dtype=torch.float32)
         reference = torch.tensor([self.true_smr(pair, pair.reference_at) for pair in pairs], dtype=torch.float32)
-        return PairItem(batch, smr, reference)
+        return PairItem(batch, smr, reference, compared)
+
+    def _plain_batch(self, pairs: Sequence[Pair], seen: Sequence[SeenPair]) -> Batch:
+        """The batch without pixels and without evidence."""
+        told = [self._told(pair) for pair in pairs]
+        conditions = [self.conditions.index(condition) if condition else -1 for condition, _, _ in told]
+        levels = torch.tensor([[-1.0 if at is None else at for at in two] for _, *two in told])
+        return replace(
+            plain_batch(np.stack([one.statistics.numpy() for one in seen]), conditions),
+            distortion=torch.stack([one.distortion for one in seen]),
+            level=levels[:, 0],
+            reference_level=levels[:, 1],
+        )
+
+    def _told(self, pair: Pair) -> tuple[Condition | None, float | None, float | None]:
+        """Condition, level and level of the reference, as far as the network is told."""
+        labels, _ = self.samples.labels(pair.sample)
+        qps = labels.verdicts.qps
+        condition = labels.condition(pair.task) if pair.known and self.conditions else None
+        level = float(qps[pair.qp_at]) if pair.known else None
+        return condition, level, float(qps[pair.reference_at]) if pair.reference_at and pair.known else None
 
     def prepared(self, pair: Pair, size: tuple[int, int]) -> PreparedSample:
         """The pictures of a pair as tensors, without evidence."""
-        labels, row = self.samples.labels(pair.sample)
-        qps = labels.verdicts.qps
-        coded = pair.view.of(self.data.coded.rgb(labels, row, qps[pair.qp_at]))
-        if pair.reference_at:
-            picture = pair.view.of(self.data.coded.rgb(labels, row, qps[pair.reference_at]))
-        else:
-            picture = pair.view.of(self.samples.picture(pair.sample))
+        picture, coded = (pair.view.of(self._version(pair.sample, at)) for at in (pair.reference_at, pair.qp_at))
         spec = replace(self.config.input, mode="stretch", height=size[0], width=size[1])
-        condition = labels.condition(pair.task) if pair.known and self.conditions else None
-        level = float(qps[pair.qp_at]) if pair.known else None
-        reference = float(qps[pair.reference_at]) if pair.reference_at and pair.known else None
+        condition, level, reference = self._told(pair)
         sample = Sample(picture, coded, condition, level=level, reference_level=reference)
         return prepare(sample, spec, self.conditions)
 
@@ -200,7 +252,7 @@ class FullReferenceObjective:
 
     def loss(self, network: nn.Module, item: Tensors) -> dict[str, Tensor]:
         assert isinstance(item, PairItem)
-        return full_reference_losses(network(item.batch), item)
+        return full_reference_losses(_answer(network, item), item)
 
     @cached_property
     def _validation(self) -> list[Pair]:
@@ -219,15 +271,18 @@ class FullReferenceObjective:
 
     def validate(self, network: nn.Module, device: torch.device, progress: Progress) -> dict[str, float]:
         """Error of SMR with two machines at hand and with none, as a share of the mean curve's error."""
-        predicted, true, mean = np.zeros((3, len(self._validation)))
-        for at, pair in enumerate(self._validation):
-            item = self.item([pair], self.sizes[pair.sample])
-            predicted[at] = float(network(item.batch.to(device)).smr.clamp(0, 1))
-            true[at] = float(item.smr)
+        asked = self._validation
+        predicted, true, mean = np.zeros((3, len(asked)))
+        # Without pixels all go at once.
+        for part in np.array_split(np.arange(len(asked)), 1 if self.seen else len(asked)):
+            item = self.item([asked[at] for at in part], self.sizes[asked[part[0]].sample])
+            predicted[part] = _answer(network, item.to(device)).smr.float().clamp(0, 1).cpu().numpy()
+            true[part] = item.smr.numpy()
+        for at, pair in enumerate(asked):
             targets = self.bank.targets[int(self.samples.labels_at[pair.sample]), pair.task, pair.partition]
             mean[at] = targets.mean[self.samples.labels(pair.sample)[0].verdicts.qps[pair.qp_at]]
         error, reference = np.abs(predicted - true), np.abs(mean - true)
-        told = np.array([bool(pair.mask.any()) for pair in self._validation])
+        told = np.array([bool(pair.mask.any()) for pair in asked])
         return {
             SCORE: float(error.mean() / reference.mean()),
             "MAE": float(error.mean()),
@@ -243,6 +298,13 @@ class FullReferenceObjective:
 
     def describe(self) -> Mapping[str, Any]:
         return describe_data(self.data)
+
+
+def _answer(network: nn.Module, item: PairItem) -> SMRPrediction:
+    if item.compared is not None and isinstance(network, SMRFullReference):
+        return network.predict(item.batch, item.compared)
+    prediction: SMRPrediction = network(item.batch)
+    return prediction
 
 
 def full_reference_losses(prediction: SMRPrediction, item: PairItem) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def table_objective(config: PredictorConfig, options: TrainingOptions, data: Tra
     if config.kind in ("smr_curve", "smr_curve_evidence"):
         return CurveObjective(config, values, data.samples, data.machines, seed, frozen=frozen)
     if config.kind == "smr_full_reference":
-        return FullReferenceObjective(config, values, data, seed)
+        return FullReferenceObjective(config, values, data, seed, frozen=frozen)
     if config.kind in ("owjrd", "dtjrd"):
         return ObjectObjective(config, values, data, seed)
     if config.kind == "jrd_map":

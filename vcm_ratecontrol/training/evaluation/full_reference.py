@@ -1,4 +1,5 @@
-"""Evaluation of full-reference SMR predictors at single coded QPs, with machines at hand and without."""
+"""Evaluation of full-reference SMR predictors at single coded QPs, with machines at hand and without, beside what is
+known without looking at the coded picture: the shipped one-shot curve, and other machines that were measured there."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ from torch import nn
 
 from codec_wrappers.errors import InputError
 from vcm_ratecontrol.predictors.checkpoint import CheckpointCard
+from vcm_ratecontrol.predictors.inference import WEIGHTS_DIR, SMRCurvePredictor, load_predictor
+from vcm_ratecontrol.predictors.interface import Sample
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.ratecontrol.shift import fit_shifts
 from vcm_ratecontrol.training.curve_bank import Partition, draw_evidence
 from vcm_ratecontrol.training.curve_exam import grouped
-from vcm_ratecontrol.training.curve_targets import LEVELS
+from vcm_ratecontrol.training.curve_targets import LEAST_VALID, LEVELS
 from vcm_ratecontrol.training.data import TrainingData
 from vcm_ratecontrol.training.evaluation.figures import (
     Figure,
@@ -48,6 +51,8 @@ COLUMNS = {
     "shift correlation": (2, ""),
 }
 
+ONE_SHOT = "curve_small"
+
 _AT_ONCE = 8
 
 
@@ -66,14 +71,19 @@ def evaluate_full_reference(
     if not pairs:
         raise InputError(f"no {settings.split} picture has enough valid judges; annotate more")
     predicted = _predict(network, objective, pairs, device, progress)
+    references = {"other machines, measured": _others(objective, pairs), **_one_shot(objective, pairs, progress)}
     tables = []
     charts: dict[str, Draw] = {}
     for (at, task), group in grouped(range(len(pairs)), lambda i: _kind(objective, pairs[i])):
         name = f"{data.sets[at].name}/{task}"
         rows = []
         for (qp_at, count), members in grouped(group, lambda i: (pairs[i].qp_at, int(pairs[i].mask.sum()))):
-            title = f"QP {data.sets[at].verdicts.qps[qp_at]}, {count} machines at hand"
-            rows.append(_row(objective, title, [pairs[i] for i in members], predicted[members], settings.how))
+            title, asked = f"QP {data.sets[at].verdicts.qps[qp_at]}", [pairs[i] for i in members]
+            if not count:
+                for name_of, said in references.items():
+                    if np.isfinite(said[members]).any():
+                        rows.append(_row(objective, f"{title}, {name_of}", asked, said[members], settings.how))
+            rows.append(_row(objective, f"{title}, {count} machines at hand", asked, predicted[members], settings.how))
         tables.append(Table(f"Full reference: {name}", COLUMNS, rows))
         true = np.array([objective.true_smr(pairs[i], pairs[i].qp_at) for i in group])
         charts[f"smr-predicted-true-{task}"] = scatter_chart(predicted[group], true, name, "SMR")
@@ -117,8 +127,42 @@ def _predict(
     return predicted
 
 
+def _one_shot(objective: FullReferenceObjective, pairs: list[Pair], progress: Progress) -> dict[str, Floats]:
+    """What the shipped `curve_small` says of the originals alone at each pair's level; nothing where it is not there or
+    knows no such curves."""
+    if not (WEIGHTS_DIR / f"{ONE_SHOT}.safetensors").is_file():
+        return {}
+    predictor = load_predictor(ONE_SHOT)
+    assert isinstance(predictor, SMRCurvePredictor)
+    found = np.zeros(len(pairs))
+    asked = [(pair.sample, objective.samples.labels(pair.sample)[0].condition(pair.task)) for pair in pairs]
+    if not {condition for _, condition in asked} <= {*predictor.known_conditions}:
+        return {}
+    progress.phase(f"asking {ONE_SHOT}", len(set(asked)))
+    for (sample, condition), members in grouped(range(len(pairs)), lambda at: asked[at]):
+        curve = predictor.predict([Sample(objective.samples.picture(sample), condition=condition)])[0]
+        qps = objective.samples.labels(sample)[0].verdicts.qps
+        found[members] = [curve.smr[qps[pairs[at].qp_at]] for at in members]
+        progress.advance()
+    return {f"`{ONE_SHOT}`, original alone": found}
+
+
+def _others(objective: FullReferenceObjective, pairs: list[Pair]) -> Floats:
+    """SMR over the machines that do not judge, at each pair's QP; NaN where too few of them are valid."""
+    found = np.full(len(pairs), np.nan)
+    for place, pair in enumerate(pairs):
+        labels, row = objective.samples.labels(pair.sample)
+        machines = labels.machines_at(objective.data.machines.choosing, pair.task)
+        valid = labels.verdicts.valid[row, machines, pair.qp_at]
+        if valid.sum() >= LEAST_VALID:
+            found[place] = labels.verdicts.satisfied[row, machines, pair.qp_at][valid].mean()
+    return found
+
+
 def _row(objective: FullReferenceObjective, title: str, pairs: list[Pair], predicted: Floats, how: Resampling) -> Row:
     """One QP and number of machines. The shift is the one that the predicted SMR at that QP makes most probable."""
+    there = np.isfinite(predicted)
+    pairs, predicted = [pair for pair, known in zip(pairs, there, strict=True) if known], predicted[there]
     first = pairs[0]
     at = int(objective.samples.labels_at[first.sample])
     targets = objective.bank.targets[at, first.task, 0]
