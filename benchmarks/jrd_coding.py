@@ -33,7 +33,7 @@ from vcm_ratecontrol.bench.matched import bits_at
 from vcm_ratecontrol.jrd.analysis import clip_levels
 from vcm_ratecontrol.jrd.coding import code_map, method_of
 from vcm_ratecontrol.jrd.frame_levels import LevelSource
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, narrowed, segment_layers
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, evened, segment_layers
 from vcm_ratecontrol.jrd.levels import DEFAULT_POOLING, Pooling
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
@@ -117,7 +117,7 @@ class Judging:
         )
         qp_map = planned.map
         if settings.pooling is not None and method_of(encoder) == "pre-coding":
-            qp_map = narrowed(qp_map, item.segments, background_qp_of(settings.background_qp, capabilities))
+            qp_map = evened(qp_map, item.segments, background_qp_of(settings.background_qp, capabilities))
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "objects.mp4"
             result, _ = code_map(item.clip, qp_map, item.segments, encoder, output, options_for(item.clip))
@@ -302,8 +302,8 @@ def above_ideal(
         found = clip_levels(item.clip, source, BLOCK_SIZE, 1.0)
         background = background_qp_of(settings.background_qp, capabilities)
         planned = qp_map_of(found.levels, item.clip.width, item.clip.height, BLOCK_SIZE, background, limits)
-        narrow = narrowed(planned.map, item.segments, background)
-        total += ideal_bits(item, segment_layers(range(1), narrow.qp), encoder)
+        even = evened(planned.map, item.segments, background)
+        total += ideal_bits(item, segment_layers(range(1), even.qp), encoder)
     return sum(one.bits for one in coded) / total - 1
 
 

@@ -20,7 +20,7 @@ from vcm_ratecontrol.jrd.layers import (
     SegmentLayers,
     Unfiltered,
     composite,
-    narrowed,
+    evened,
     segment_layers,
 )
 from vcm_ratecontrol.media import Clip, open_clip
@@ -61,15 +61,15 @@ def test_few_qps_are_kept_as_they_are() -> None:
     assert layers.choice[0].sum() == 30 - 4
 
 
-def test_the_finest_objects_stay_near_the_mean_of_their_segment() -> None:
+def test_objects_of_a_segment_share_the_mean_of_their_qps() -> None:
     qp = np.full((4, 5, 6), 51, np.int16)
-    qp[:2, 0, :4] = [20, 40, 40, 40]  # mean 35
+    qp[:2, 0, :4] = [20, 40, 40, 41]  # mean 35.25
     qp[2:, 0, 0] = 20
-    given = QPMap(qp, 32, 175, 131)
-    narrow = narrowed(given, [range(2), range(2, 4)], 51, span=3)
-    assert narrow.qp[0, 0].tolist() == [32, 40, 40, 40, 51, 51]
-    assert narrow.qp[2, 0].tolist() == [20, 51, 51, 51, 51, 51]
-    assert (narrow.qp[:, 1:] == 51).all()
+    even = evened(QPMap(qp, 32, 175, 131), [range(2), range(2, 4)], 51)
+    assert even.qp[0, 0].tolist() == [35, 35, 35, 35, 51, 51]
+    assert even.qp[2, 0].tolist() == [20, 51, 51, 51, 51, 51]
+    assert (even.qp[:, 1:] == 51).all()
+    assert (qp[0, 0, :4] == [20, 40, 40, 41]).all()
 
 
 def test_blocks_come_from_their_layers_to_the_sample(still: Clip) -> None:

@@ -24,7 +24,7 @@ from vcm_ratecontrol.bench.measuring import Coding
 from vcm_ratecontrol.bench.view import View
 from vcm_ratecontrol.jrd.coding import method_of
 from vcm_ratecontrol.jrd.frame_levels import DenseLevels, LevelSource, ObjectLevels
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, narrowed
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, evened
 from vcm_ratecontrol.jrd.levels import level_rule
 from vcm_ratecontrol.jrd.maps import background_qp_of, block_levels, qp_map_of
 from vcm_ratecontrol.jrd.objects import DetectedObjects, FrameObjects
@@ -218,7 +218,7 @@ def _map(source: LevelSource, rgb: RGB, encoder: Encoder) -> QPMap:
     background = background_qp_of(None, capabilities)
     limits = capabilities.qp_min, capabilities.qp_max
     qp_map = qp_map_of(blocks[None], width, height, block_size, background, limits).map
-    return narrowed(qp_map, (range(1),), background) if method_of(encoder) == "pre-coding" else qp_map
+    return evened(qp_map, (range(1),), background) if method_of(encoder) == "pre-coding" else qp_map
 
 
 def _mixed(qp_map: QPMap, seed: int) -> QPMap:

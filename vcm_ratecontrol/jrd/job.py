@@ -19,7 +19,7 @@ from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
 from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, narrowed
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, evened
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
@@ -170,7 +170,7 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
     wanted = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
     qp_map = wanted.map
     if settings.pooling is not None and method_of(job.encoder) == "pre-coding":
-        qp_map = narrowed(qp_map, segments, job.background_qp)
+        qp_map = evened(qp_map, segments, job.background_qp)
     if request.dry_run:
         commands, levels = planned(clip, qp_map, segments, job.encoder, request.output.parent, job.options)
         return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)

@@ -37,10 +37,6 @@ BLOCK_SIZE = 32
 """Blocks that are replaced as a whole: half a CTU of VVenC's fast presets, which it splits without much ado."""
 MAX_LAYERS = 4
 """QPs of one segment, each of which is one more encode; with three to four nearly all that levels give is there."""
-SPAN = 3
-"""QPs below the mean of a segment's objects that its finest object may ask for, where levels are pooled. The finest QP
-is that of the last coding, in which everything coarser costs the more the farther it is: twice the step doubles each
-coefficient. On 17 validation pictures this turned a loss of 5 % into a gain of 12 % (docs/jrd.md)."""
 LOOP_FILTERS_OFF = "LoopFilterDisable=1:SAO=0:ALF=0:CCALF=0"
 
 
@@ -67,14 +63,19 @@ def segment_layers(frames: range, qp: npt.NDArray[np.int16], max_layers: int = M
     return SegmentLayers(Segment(frames.start, frames.stop, int(qps[0])), tuple(qps.tolist()), choice)
 
 
-def narrowed(qp_map: QPMap, segments: Sequence[range], background_qp: int, span: int = SPAN) -> QPMap:
-    """The map with the finest objects of each segment no more than `span` below the mean of all its object blocks."""
+def evened(qp_map: QPMap, segments: Sequence[range], background_qp: int) -> QPMap:
+    """The map with the mean of their QPs for all object blocks of a segment, where levels are pooled.
+
+    What is pre-coded is coded again at the finest QP, the dearer the farther its own lies: twice the step doubles each
+    coefficient. Between objects that costs more than their levels gain, between them and the background it does not
+    (docs/jrd.md).
+    """
     qp = qp_map.qp.copy()
     for segment in segments:
         part = qp[segment.start : segment.stop]
         inside = part < background_qp
         if inside.any():
-            np.maximum(part, round(float(part[inside].mean())) - span, out=part, where=inside)
+            part[inside] = round(float(part[inside].mean()))
     return qp_map.with_qp(qp)
 
 
