@@ -125,11 +125,13 @@ class FullReferenceObjective:
             if isinstance(module, MeanCurves):
                 enter_curves(module, self.curves)
         if self.frozen:
-            assert isinstance(network, SMRFullReference) and isinstance(network.pair, SmallPair)
+            self.look_once(network, self._all_pairs(), device, progress)
+
+    def look_once(self, network: nn.Module, pairs: Sequence[Key], device: torch.device, progress: Progress) -> None:
+        """Let the stand-in look at whole pictures now, if the network has one; `answer` then needs no pixels."""
+        if isinstance(network, SMRFullReference) and isinstance(network.pair, SmallPair):
             stand_in = network.pair.stand_in
-            self.seen = look_at_pairs(
-                stand_in, self._all_pairs(), self._version, self.config, self.sizes, device, progress
-            )
+            self.seen = look_at_pairs(stand_in, pairs, self._version, self.config, self.sizes, device, progress)
 
     def _all_pairs(self) -> list[Key]:
         """All that training and validation may ask of."""
@@ -252,7 +254,7 @@ class FullReferenceObjective:
 
     def loss(self, network: nn.Module, item: Tensors) -> dict[str, Tensor]:
         assert isinstance(item, PairItem)
-        return full_reference_losses(_answer(network, item), item)
+        return full_reference_losses(answer(network, item), item)
 
     @cached_property
     def _validation(self) -> list[Pair]:
@@ -276,7 +278,7 @@ class FullReferenceObjective:
         # Without pixels all go at once.
         for part in np.array_split(np.arange(len(asked)), 1 if self.seen else len(asked)):
             item = self.item([asked[at] for at in part], self.sizes[asked[part[0]].sample])
-            predicted[part] = _answer(network, item.to(device)).smr.float().clamp(0, 1).cpu().numpy()
+            predicted[part] = answer(network, item.to(device)).smr.float().clamp(0, 1).cpu().numpy()
             true[part] = item.smr.numpy()
         for at, pair in enumerate(asked):
             targets = self.bank.targets[int(self.samples.labels_at[pair.sample]), pair.task, pair.partition]
@@ -300,7 +302,8 @@ class FullReferenceObjective:
         return describe_data(self.data)
 
 
-def _answer(network: nn.Module, item: PairItem) -> SMRPrediction:
+def answer(network: nn.Module, item: PairItem) -> SMRPrediction:
+    """What the network says of a batch, from pixels or from what its stand-in saw before."""
     if item.compared is not None and isinstance(network, SMRFullReference):
         return network.predict(item.batch, item.compared)
     prediction: SMRPrediction = network(item.batch)

@@ -32,7 +32,7 @@ from vcm_ratecontrol.training.evaluation.figures import (
 )
 from vcm_ratecontrol.training.evaluation.plots import Draw, scatter_chart
 from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
-from vcm_ratecontrol.training.full_reference_objective import FullReferenceObjective, Pair
+from vcm_ratecontrol.training.full_reference_objective import FullReferenceObjective, Pair, answer
 from vcm_ratecontrol.training.label_set import TASKS
 from vcm_ratecontrol.training.views import whole
 
@@ -117,12 +117,14 @@ def _predict(
     network: nn.Module, objective: FullReferenceObjective, pairs: list[Pair], device: torch.device, progress: Progress
 ) -> Floats:
     predicted = np.zeros(len(pairs))
+    keys = list(dict.fromkeys((pair.sample, pair.qp_at, pair.reference_at) for pair in pairs))
+    objective.look_once(network, keys, device, progress)
     progress.phase("asking the network", len(pairs))
     for size, members in grouped(range(len(pairs)), lambda at: objective.sizes[pairs[at].sample]):
         for start in range(0, len(members), _AT_ONCE):
             part = members[start : start + _AT_ONCE]
             item = objective.item([pairs[at] for at in part], size)
-            predicted[part] = network(item.batch.to(device)).smr.float().clamp(0, 1).cpu().numpy()
+            predicted[part] = answer(network, item.to(device)).smr.float().clamp(0, 1).cpu().numpy()
             progress.advance(len(part))
     return predicted
 
