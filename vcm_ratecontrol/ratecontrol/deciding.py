@@ -151,7 +151,8 @@ class Decider:
         if probes and not judges and any(self._judges.scorer(s.pieces.options.coding) is None for s in self._sources):
             if self._request.probes:  # asked for, not the default
                 self._note(
-                    "no weights of 'smr_small' are installed: the predicted curves are trusted, nothing is probed"
+                    "no weights of 'smr_small' are installed for such input: the predicted curves are trusted,"
+                    " nothing is probed"
                 )
             probes = 0
         if probes:

@@ -58,7 +58,7 @@ class ReferenceScorer:
 
 
 def open_reference_scorer(condition: Condition, weights: Path | None = None) -> ReferenceScorer | None:
-    """The scorer for a condition, or the nearest that `smr_small` knows; None where there are no weights of it.
+    """The scorer for a condition, or the nearest of its coding type that `smr_small` knows; None where there is none.
 
     weights: a folder with smr_small.safetensors to be preferred to that of the package. Raises CacheError.
     """
@@ -70,5 +70,7 @@ def open_reference_scorer(condition: Condition, weights: Path | None = None) -> 
     predictor = load_predictor(path)
     if not isinstance(predictor, SMRPredictor):
         raise InputError(f"{path}: holds '{predictor.name}', which scores no coded pictures; put another file there")
-    used = nearest_condition(condition, predictor.known_conditions)
+    # Of the other coding type it says less than the curves that it would correct.
+    known = [one for one in predictor.known_conditions if one.coding_type == condition.coding_type]
+    used = nearest_condition(condition, known)
     return ReferenceScorer(predictor, used) if used is not None else None
