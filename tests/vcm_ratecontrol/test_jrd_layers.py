@@ -72,6 +72,13 @@ def test_objects_of_a_segment_share_the_mean_of_their_qps() -> None:
     assert (qp[0, 0, :4] == [20, 40, 40, 41]).all()
 
 
+def test_a_background_that_is_hardly_coarser_is_coded_with_the_objects() -> None:
+    qp = np.full((2, 5, 6), 45, np.int16)
+    qp[:, 0, :4] = [38, 42, 40, 40]
+    even = evened(QPMap(qp, 32, 175, 131), [range(1), range(1, 2)], 45)
+    assert (even.qp == 40).all()
+
+
 def test_blocks_come_from_their_layers_to_the_sample(still: Clip) -> None:
     pix_fmt, video = "yuv420p10le", still.format
     (original,) = still.read(0, 1, "yuv420p10le")

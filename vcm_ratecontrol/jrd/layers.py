@@ -37,6 +37,9 @@ BLOCK_SIZE = 32
 """Blocks that are replaced as a whole: half a CTU of VVenC's fast presets, which it splits without much ado."""
 MAX_LAYERS = 4
 """QPs of one segment, each of which is one more encode; with three to four nearly all that levels give is there."""
+LEAST_STEP = 6
+"""QPs that a background must be coarser by to be coded beforehand. With less, what is saved there goes
+into coding it twice, and the proof that it acted may fail."""
 LOOP_FILTERS_OFF = "LoopFilterDisable=1:SAO=0:ALF=0:CCALF=0"
 
 
@@ -64,7 +67,8 @@ def segment_layers(frames: range, qp: npt.NDArray[np.int16], max_layers: int = M
 
 
 def evened(qp_map: QPMap, segments: Sequence[range], background_qp: int) -> QPMap:
-    """The map with the mean of their QPs for all object blocks of a segment, where levels are pooled.
+    """The map with the mean of their QPs for all object blocks of a segment, where levels are pooled; and for its
+    background too, where that is not coarser by LEAST_STEP.
 
     What is pre-coded is coded again at the finest QP, the dearer the farther its own lies: twice the step doubles each
     coefficient. Between objects that costs more than their levels gain, between them and the background it does not
@@ -75,7 +79,8 @@ def evened(qp_map: QPMap, segments: Sequence[range], background_qp: int) -> QPMa
         part = qp[segment.start : segment.stop]
         inside = part < background_qp
         if inside.any():
-            part[inside] = round(float(part[inside].mean()))
+            mean = round(float(part[inside].mean()))
+            part[inside if mean <= background_qp - LEAST_STEP else ...] = mean
     return qp_map.with_qp(qp)
 
 
