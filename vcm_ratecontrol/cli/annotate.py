@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codec_wrappers.errors import InputError
-from vcm_ratecontrol.cli.common import CommandRun, VcmGroup, common_options, pass_run
+from vcm_ratecontrol.cli.common import PATH, CommandRun, VcmGroup, common_options, pass_run
 from vcm_ratecontrol.cli.streams import quiet_native_stderr
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def main() -> None:
 @common_options
 @pass_run
 @click.argument("pictures", nargs=-1, required=True)
-@click.option("--machines", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Machine library.")
+@click.option("--machines", required=True, metavar="DIR", type=PATH, help="Machine library.")
 @click.option("--names", metavar="A,B,...", help="Only these machines of the library.")
 @click.option("--out", required=True, metavar="LABELS", help="Label folder: a path or an fsspec URL.")
 @click.option("--codec", default="vvc", show_default=True, help="vvc, hevc, hevc-kvazaar, av1 or an encoder's name.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcm_ratecontrol.cli.common import CommandRun, VcmGroup, common_options, pass_run
+from vcm_ratecontrol.cli.common import PATH, CommandRun, VcmGroup, common_options, pass_run
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
 from vcm_ratecontrol.cli.streams import quiet_native_stderr
 
@@ -69,9 +69,9 @@ def main() -> None:
 @click.option("--preset", help="Of every encoder; by default its own.")
 @click.option("--levels", default=DEFAULT_LEVELS, show_default=True, metavar="LIST", help="QPs to choose among.")
 @click.option("--targets", default=DEFAULT_TARGETS, show_default=True, metavar="LIST", help="SMRs to compare at.")
-@click.option("--out", required=True, metavar="RESULTS", type=click.Path(path_type=Path), help="Folder to write to.")
-@click.option("--cache", metavar="DIR", type=click.Path(path_type=Path), help="Of measurements; by default the user's.")
-@click.option("--annotations", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
+@click.option("--out", required=True, metavar="RESULTS", type=PATH, help="Folder to write to.")
+@click.option("--cache", metavar="DIR", type=PATH, help="Of measurements; by default the user's.")
+@click.option("--annotations", multiple=True, metavar="FILE", type=PATH,
               help="Human boxes, COCO format; may be given again.")  # fmt: skip
 @click.option("--predictor", metavar="NAME|FILE", help="Curve predictor; by default the shipped one.")
 @click.option("--probes", default=3, show_default=True, type=click.IntRange(0), help="Of the predicted methods.")
@@ -117,7 +117,7 @@ def bench(run: CommandRun, /, inputs: tuple[str, ...], machines: MachineOptions,
 @main.command(TABLE)
 @common_options
 @pass_run
-@click.argument("results", type=click.Path(path_type=Path), metavar="RESULTS.json")
+@click.argument("results", type=PATH, metavar="RESULTS.json")
 def table(run: CommandRun, results: Path) -> None:
     """Print the tables of savings of RESULTS.json as Markdown, as they stand in README."""
     from vcm_ratecontrol.bench.markdown import markdown_tables

@@ -1,7 +1,7 @@
 """The front that all commands share: options, progress, events, and one way to end.
 
     @vcm_command("vcm-measure")
-    @click.argument("original", type=click.Path(path_type=Path))
+    @click.argument("original", type=PATH)
     def main(run: CommandRun, original: Path) -> None:
         measured = measure(..., progress=run.progress)
         run.summarise(smr=measured.smr)      # fields of the end event
@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, cast
 
 import click
 
@@ -36,6 +36,19 @@ P = ParamSpec("P")
 TRACEBACK_VARIABLE = "VCM_TRACEBACK"
 #: Columns of a table in a file or pipe: a path that is folded finds nothing.
 PIPE_WIDTH = 200
+
+
+class _FilePath(click.Path):
+    """A path that is not empty: `Path("")` would be the current folder, which nobody has named."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not os.fspath(value):
+            self.fail("is empty; name a file or folder", param, ctx)
+        return cast("Path", super().convert(value, param, ctx))
+
+
+#: Type of every option and argument that names a file or folder.
+PATH = _FilePath(path_type=Path)
 
 
 class CommandRun:
@@ -154,7 +167,7 @@ def run_command(command: click.Command, arguments: list[str], extra: Mapping[str
             signals.deaf = True
         except BaseException as error:
             signals.deaf = True
-            failure = failure_of(error, signals.arrived)
+            failure = failure_of(error, signals.arrived, options)
             if "--traceback" in options or os.environ.get(TRACEBACK_VARIABLE):
                 trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(ReaderGoneError, OSError):

@@ -8,17 +8,17 @@ from typing import cast
 import click
 
 from codec_wrappers.frames import PixelFormat
-from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.common import PATH, CommandRun, vcm_command
 
 
 @vcm_command("vcm-decode")
-@click.argument("coded", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("coded", metavar="IN", type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="NAME.png for one picture, NAME_%05d.png for one per frame (numbered from 1), or NAME.y4m.",
 )
 @click.option("-y", "overwrite", is_flag=True, help="Replace what is there.")

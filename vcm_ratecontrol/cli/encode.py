@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.common import PATH, CommandRun, vcm_command
 from vcm_ratecontrol.cli.encode_batch import batch_fields, close, is_folder, teller
 from vcm_ratecontrol.cli.jrd_encode import encode_jrd_options, run_jrd
 from vcm_ratecontrol.cli.jrd_options import JRDOptions
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @vcm_command("vcm-encode")
-@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+@click.argument("sources", metavar="INPUT...", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", required=True, type=PATH,
               help=".mp4, .mkv, .266, .265 or .obu; of several inputs a folder.")  # fmt: skip
 @click.option("--target-smr", type=float, metavar="0..1", help="Least share of machines to satisfy, e.g. 0.9.")
 @click.option("--pool", type=click.Choice(("each", "mean")),
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
               "  [default: 2, with --machines 3]")  # fmt: skip
 @click.option("--verify-smr", is_flag=True, help="Measure the final file with --machines.")
 @click.option("--qp", type=int, help="Code at this QP instead: a flat anchor.")
-@click.option("--qp-map", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--qp-map", type=PATH, metavar="FILE",
               help="QPs per block (.npz, .png, or .txt, .bin offsets to --qp); kvazaar, x265, uvg266.")  # fmt: skip
 @encode_jrd_options
 @machine_options(required=False)
-@click.option("--weights", type=click.Path(path_type=Path), metavar="DIR", help="Predictors of your own.")
+@click.option("--weights", type=PATH, metavar="DIR", help="Predictors of your own.")
 @click.option("--codec", default="vvc", show_default=True, help="vvc, hevc, hevc-kvazaar, av1, or an encoder's name.")
-@click.option("--encoder-path", type=click.Path(path_type=Path), help="A program to use in place of the bundled one.")
+@click.option("--encoder-path", type=PATH, help="A program to use in place of the bundled one.")
 @click.option("--preset", help="The encoder's preset.  [default: the encoder's, for VVenC faster]")
 @click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
               help="Longest segment of a clip, give or take 10 %; each has a QP of its own.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(min=1), default=2, show_default=True,
               help="Frames looked at in each segment.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Parallel encoders.  [default: one per core]")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of measured probes.  [default: user cache]")
+@click.option("--cache", type=PATH, help="Folder of measured probes.  [default: user cache]")
 @click.option("--no-cache", is_flag=True, help="Measure everything anew and store nothing.")
 @click.option("--anchor/--no-anchor", default=None,
               help="Code the QP-22 anchor to compare with."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
@@ -34,18 +36,20 @@ class Failure:
     message: str
 
 
-def failure_of(error: BaseException, interrupted: bool = False) -> Failure:
+def failure_of(error: BaseException, interrupted: bool = False, options: Sequence[str] = ()) -> Failure:
     """The end that an exception means for a command.
 
     interrupted: a signal had arrived before: whatever failed after that, failed because of it (an encoder that
-    the same signal killed, say).
+    the same signal killed, say). options: what stood on the command line, up to a '--'.
     """
     if isinstance(error, ReaderGoneError):
         return Failure(EXIT_INTERRUPTED, "interrupted", "ReaderGone", "")
     if interrupted or isinstance(error, KeyboardInterrupt | click.Abort):
         return Failure(EXIT_INTERRUPTED, "interrupted", "Interrupted", "interrupted")
     if isinstance(error, click.UsageError):
-        way = f"; see '{error.ctx.command_path} --help'" if error.ctx is not None else ""
+        way = _dashed(error, options)
+        if not way and error.ctx is not None:
+            way = f"; see '{error.ctx.command_path} --help'"
         return Failure(EXIT_USAGE, "error", "UsageError", one_line(error.format_message().rstrip(".") + way))
     if isinstance(error, click.ClickException):
         return Failure(EXIT_USAGE, "error", type(error).__name__, one_line(error.format_message()))
@@ -57,6 +61,15 @@ def failure_of(error: BaseException, interrupted: bool = False) -> Failure:
         return Failure(EXIT_INTERNAL, "error", "MemoryError", text)
     text = f"internal: {type(error).__name__}: {one_line(error)}; run again with --traceback and report it"
     return Failure(EXIT_INTERNAL, "error", type(error).__name__, text)
+
+
+def _dashed(error: click.UsageError, options: Sequence[str]) -> str:
+    """The way out where a file was read as an option, as its name begins with a dash; '' where none was."""
+    if not isinstance(error, click.NoSuchOption | click.MissingParameter):
+        return ""
+    # `Path.is_file` raises for words that are too long for a name.
+    dashed = (word for word in options if word.startswith("-") and os.path.isfile(word))  # noqa: PTH113
+    return next((f"; for the file of that name write ./{word}, or put it last, behind --" for word in dashed), "")
 
 
 def known_error(error: BaseException) -> VcmError | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from vcm_ratecontrol.cli.common import PATH
+
 if TYPE_CHECKING:
     from vcm_ratecontrol.cli.machine_options import MachineOptions
     from vcm_ratecontrol.jrd.sources import JRDSettings
@@ -75,7 +77,7 @@ def jrd_options(ratio: float | None = None) -> Callable[[F], F]:
                          help="Share of the objects that may be more fragile than predicted."),
             click.option("--background-qp", type=click.IntRange(0, 63),
                          help="QP of what is no object.  [default: see docs/jrd.md]"),
-            click.option("--objects", type=click.Path(path_type=Path), metavar="FILE",
+            click.option("--objects", type=PATH, metavar="FILE",
                          help="Boxes of the objects in COCO's format, per frame for clips."),
             click.option("--detector", metavar="NAME", help="The machine of the library whose boxes are the objects."
                          "  [default: all its detectors]"),

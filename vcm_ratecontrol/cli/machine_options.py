@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from vcm_ratecontrol.cli.common import PATH
 from vcm_ratecontrol.cli.streams import quiet_native_stderr
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def machine_options(required: bool = True) -> Callable[[F], F]:
             click.option("--task", type=click.Choice(TASKS), default="both", show_default=True,
                          help="Whose verdicts count."),
             click.option("--names", metavar="A,B,...", help="Only these machines of the library."),
-            click.option("--machines", metavar="DIR", required=required,
-                         type=click.Path(path_type=Path),
+            click.option("--machines", metavar="DIR", required=required, type=PATH,
                          help="Folder of the machine library: with a manifest.json in it or beside it."),
         ):  # fmt: skip
             wrapped = option(wrapped)

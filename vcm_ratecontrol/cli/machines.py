@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from codec_wrappers.errors import InputError, MissingToolError
-from vcm_ratecontrol.cli.common import CommandRun, VcmGroup, common_options, pass_run
+from vcm_ratecontrol.cli.common import PATH, CommandRun, VcmGroup, common_options, pass_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vcm_ratecontrol.machines.machine import Result, Task
     from vcm_ratecontrol.machines.manifest import MachineSpec
 
-_directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+_directory = click.argument("directory", metavar="DIR", type=PATH)
 _names = click.option("--names", metavar="A,B,...", help="Only these; NAME@onnx and NAME@ncnn are the twins.")
 _runtime = click.option(
     "--runtime", type=click.Choice(["onnxruntime", "litert", "ncnn"]), help="Only what runs there, with twins."
@@ -65,7 +65,7 @@ def list_machines(run: CommandRun, directory: Path, names: str | None, task: Tas
 @_runtime
 @click.option("--accuracy", is_flag=True, help="Measure accuracy too, and compare it with the manifest's.")
 @click.option(
-    "--pictures", metavar="DIR", type=click.Path(path_type=Path),
+    "--pictures", metavar="DIR", type=PATH,
     help="Folder whose manifest.json lists labelled images.  [default: where the library's manifest lies]",
 )  # fmt: skip
 def check_machines(
@@ -162,7 +162,7 @@ def _off(worst: Accuracy, count: int) -> str:
 @common_options
 @pass_run
 @_directory
-@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=PATH)
 @_names
 @_task
 @_runtime

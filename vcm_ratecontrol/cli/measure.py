@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.common import PATH, CommandRun, vcm_command
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ DEFAULT_FRAMES = 16
 
 
 @vcm_command("vcm-measure")
-@click.argument("original", type=click.Path(path_type=Path))
-@click.argument("encoded", type=click.Path(path_type=Path))
+@click.argument("original", type=PATH)
+@click.argument("encoded", type=PATH)
 @machine_options()
 @click.option(
     "--frames",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vcm_ratecontrol.cli.common import CommandRun, vcm_command
+from vcm_ratecontrol.cli.common import PATH, CommandRun, vcm_command
 from vcm_ratecontrol.cli.jrd_options import JRDOptions, jrd_options
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 @vcm_command("vcm-qpmap")
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help=".npz, .png, or .txt, .bin (ROI of kvazaar)")
-@click.option("--overlay", type=click.Path(path_type=Path), metavar="FILE.png",
+@click.argument("source", metavar="INPUT", type=PATH)
+@click.option("-o", "--output", type=PATH, help=".npz, .png, or .txt, .bin (ROI of kvazaar)")
+@click.option("--overlay", type=PATH, metavar="FILE.png",
               help="Draw objects, levels, blocks and a legend on the picture.")  # fmt: skip
 @click.option("--overlay-frame", type=click.IntRange(min=0), help="Frame of a clip to draw.  [default: the fullest]")
 @jrd_options(ratio=0.75)
 @machine_options(required=False)
 @click.option("--codec", default="hevc-kvazaar", show_default=True, help="The encoder that the map is made for.")
-@click.option("--encoder-path", type=click.Path(path_type=Path), help="A program to use in place of the bundled one.")
+@click.option("--encoder-path", type=PATH, help="A program to use in place of the bundled one.")
 @click.option("--block-size", type=click.Choice(["8", "16", "32", "64", "128"]),
               help="Side of a block.  [default: the encoder's]")  # fmt: skip
 @click.option("-y", "--overwrite", is_flag=True, help="Replace existing outputs.")

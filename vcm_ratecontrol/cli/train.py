@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec_wrappers.errors import InputError
-from vcm_ratecontrol.cli.common import CommandRun, VcmGroup, common_options, pass_run
+from vcm_ratecontrol.cli.common import PATH, CommandRun, VcmGroup, common_options, pass_run
 from vcm_ratecontrol.cli.streams import quiet_native_stderr
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def main() -> None:
 @click.argument("config")
 @_labels
 @_pictures
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for state, log, weights, card.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Coded pictures (default OUT/cache); teachers' answers.")
+@click.option("--out", required=True, type=PATH, help="Folder for state, log, weights, card.")
+@click.option("--cache", type=PATH, help="Coded pictures (default OUT/cache); teachers' answers.")
 @_cache_gb
 @_judges
 @click.option("--init", default="", metavar="FILE", help="Checkpoint whose backbone to start from.")
@@ -154,9 +154,9 @@ def train_config(
 @main.command("distil")
 @common_options
 @pass_run
-@click.option("--machines", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Machine library.")
+@click.option("--machines", required=True, metavar="DIR", type=PATH, help="Machine library.")
 @_pictures
-@click.option("--cache", required=True, type=click.Path(path_type=Path), help="Folder for the teachers' answers.")
+@click.option("--cache", required=True, type=PATH, help="Folder for the teachers' answers.")
 @_judges
 @click.option("--crops", default=50_000, show_default=True, type=click.IntRange(1), help="Crops in the end.")
 @click.option("--frames-per-clip", default=40, show_default=True, type=click.IntRange(0), help="Frames of each clip.")
@@ -213,11 +213,11 @@ def distil(
 @main.command("evaluate")
 @common_options
 @pass_run
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PATH)
 @_labels
 @_pictures
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for evaluation.json, evaluation.md and plots.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache of coded pictures; default OUT/cache.")
+@click.option("--out", type=PATH, help="Folder for evaluation.json, evaluation.md and plots.")
+@click.option("--cache", type=PATH, help="Cache of coded pictures; default OUT/cache.")
 @_cache_gb
 @click.option("--judges", metavar="WHO", help="As in training; default: those that the checkpoint names.")
 @click.option(
