@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ class _Job:
     clip: Clip
     encoder: Encoder
     options: EncodeOptions
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def _checked(request: EncodeRequest) -> _Job:
         check_companions(clip.path, request.output)
     workers = request.workers or os.cpu_count() or 1
     options = EncodeOptions(preset, "still" if clip.kind == "still" else "inter", workers, segmented=True)
-    job = _Job(request, clip, encoder, options)
+    job = _Job(request, clip, encoder, options, list(request.notes))
     if clip.has_audio and request.output.suffix.lower() in (".266", ".265", ".obu", ".vvc", ".hevc"):
         job.notes.append("a raw stream holds pictures only: audio and timestamps are left out")
     return job

@@ -110,6 +110,9 @@ _SMR_ALONE: Mapping[str, object] = {
 _JRD_ALONE: Mapping[str, object] = {
     "detector": None, "objects": None, "background_qp": None, "jrd_caution": DEFAULT_CAUTION, "verify_jrd": False,
 }  # fmt: skip
+# Options that do nothing where the QP is given; the latter not even then when the result is measured.
+_CHOOSING = ("pool", "floor", "probes", "weights", "cache", "strict")
+_JUDGING = ("machines", "names", "task", "t_conf", "t_iou", "t_score", "t_label", "frames")
 _KNOWN = EncodeArguments.__annotations__.keys() | JRDArguments.__annotations__.keys()
 
 
@@ -142,6 +145,7 @@ def request_of(source: PathLike, output: PathLike, options: EncodeArguments) -> 
         strict=options.get("strict", False),
         overwrite=options.get("overwrite", False),
         dry_run=options.get("dry_run", False),
+        notes=_idle(options),
     )
 
 
@@ -223,6 +227,20 @@ def _given(options: EncodeArguments | JRDArguments, defaults: Mapping[str, objec
     values = cast("Mapping[str, object]", options)
     given = (name for name, default in defaults.items() if values.get(name, default) != default)
     return next((f"--{name.replace('_', '-')}" for name in given), None)
+
+
+def _idle(options: EncodeArguments) -> tuple[str, ...]:
+    """A note on options that were asked for beside a QP and do nothing there; none where there are none."""
+    if options.get("qp") is None:
+        return ()
+    names = _CHOOSING if options.get("verify_smr") else (*_CHOOSING, *_JUDGING)
+    values = cast("Mapping[str, object]", options)
+    idle = [name for name in names if values.get(name) is not None and values[name] is not False]
+    if "cache" in options and options["cache"] is None:
+        idle.append("no_cache")
+    listed = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+    measured = "; with --verify-smr machines measure the result" if set(idle) & set(_JUDGING) else ""
+    return (f"with --qp these have no effect: {listed}{measured}",) if idle else ()
 
 
 def _dense_weights(folder: Path | None) -> str | Path:

@@ -34,7 +34,8 @@ class EncodeRequest:
     frames that are looked at in each. cache: folder of probe results, None for none. anchor: also code the QP-22
     anchor; None: only where something is measured, else its bits are predicted. verify_smr: measure the final file
     with the machines.
-    strict: raise TargetMissedError instead of writing the best effort. workers: 0 for one per core.
+    strict: raise TargetMissedError instead of writing the best effort. workers: 0 for one per core. notes: on the
+    options themselves, to be told in the report.
     """
 
     input: Path
@@ -58,6 +59,7 @@ class EncodeRequest:
     strict: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def n_probes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from vcm_ratecontrol.cli.common import PATH
 
@@ -78,3 +80,55 @@ def test_a_file_that_looks_like_options_gets_a_hint(
     for way_out in ([f"./{name}"], ["--", name]):
         assert invoke("encode", "-y", *arguments, *way_out).exit_code == 0
         assert Path("out.mp4").is_file()
+
+
+@pytest.fixture
+def still(picture: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A small real picture: 96x72."""
+    path = tmp_path / "still.png"
+    with Image.open(picture("coco/000000052891.jpg")) as image:
+        image.convert("RGB").resize((96, 72)).save(path)
+    return path
+
+
+IDLE: list[tuple[tuple[str, ...], list[str]]] = [
+    ((), []),
+    (("--segment-seconds", "2", "--workers", "1", "--preset", "faster", "-y"), []),
+    (
+        ("--strict", "--probes", "3", "--pool", "mean", "--floor", "0"),
+        ["with --qp these have no effect: --pool, --floor, --probes, --strict"],
+    ),
+    (("--cache", "somewhere"), ["with --qp these have no effect: --cache"]),
+    (("--no-cache",), ["with --qp these have no effect: --no-cache"]),
+    (
+        ("--machines", "MACHINES", "--names", "yolo_fastestv2", "--t-iou", "0.5"),
+        ["with --qp these have no effect: --machines, --names, --t-iou; with --verify-smr machines measure the result"],
+    ),
+    (
+        ("--machines", "MACHINES", "--names", "yolo_fastestv2", "--verify-smr", "--strict"),
+        ["with --qp these have no effect: --strict"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "notes"), IDLE)
+def test_options_that_mean_nothing_beside_a_qp_are_named(
+    options: tuple[str, ...], notes: list[str], still: Path, machines_dir: Path, tmp_path: Path
+) -> None:
+    """Defaults do not count, but what was written does, also where it is the default."""
+    given = [str(machines_dir) if word == "MACHINES" else word for word in options]
+    run = invoke("encode", str(still), "-o", str(tmp_path / "out.mp4"), "--qp", "40", "--no-anchor", "--json", *given)
+    assert run.exit_code == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])["notes"] == notes
+    folder = tmp_path / "coded"
+    folder.mkdir()
+    shown = invoke("encode", str(still), "-o", str(folder), "--qp", "40", "--no-anchor", *given)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("note: ")] == [f"note: {n}" for n in notes]
+
+
+def test_contradictions_beside_a_qp_are_refused(still: Path, tmp_path: Path) -> None:
+    arguments = (str(still), "-o", str(tmp_path / "out.mp4"), "--qp", "40")
+    refused(invoke("encode", *arguments, "--target-smr", "0.9"), "--target-smr", "--qp")
+    refused(invoke("encode", *arguments, "--target-jrd", "0.9"), "--qp", "--target-jrd")
+    refused(invoke("encode", *arguments, "--background-qp", "50"), "--background-qp needs --target-jrd")
+    refused(invoke("encode", *arguments, "--verify-smr"), "--verify-smr", "--machines DIR")

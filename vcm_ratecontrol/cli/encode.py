@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from vcm_ratecontrol.cli.common import PATH, CommandRun, vcm_command
 from vcm_ratecontrol.cli.encode_batch import batch_fields, close, is_folder, teller
@@ -100,11 +101,12 @@ def main(
 
 
 def arguments_of(machines: MachineOptions, jrd: JRDOptions, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of the command as the keyword arguments of the library."""
-    from vcm_ratecontrol.options import DEFAULT_CACHE
-
-    cache, no_cache = options.pop("cache"), options.pop("no_cache")
-    return {**jrd.arguments(machines), "cache": None if no_cache else cache or DEFAULT_CACHE, **options}
+    """The options that were given as the keyword arguments of the library, which has the same defaults."""
+    source_of = click.get_current_context().get_parameter_source
+    no_cache = options.pop("no_cache")
+    every = {**jrd.arguments(machines), **options}
+    given = {name: value for name, value in every.items() if source_of(name) is not ParameterSource.DEFAULT}
+    return {**given, "cache": None} if no_cache else given
 
 
 def encode_all(run: CommandRun, request: EncodeRequest, sources: tuple[Path, ...]) -> None:
