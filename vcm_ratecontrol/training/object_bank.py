@@ -84,10 +84,14 @@ class ObjectBank:
             n_machines=counts[keep],
         )
 
+    def members(self, group: int, machines: Indices) -> Indices:
+        """Places in `objects` of a physical object as those of the machines (indices) see it: int64 [m]."""
+        members = self.order[self.starts[group] : self.starts[group + 1]]
+        return members[np.isin(self.objects.machine[members], machines)]
+
     def evidence(self, group: int, machines: Indices) -> Floats:
         """Evidence of those of the machines (indices) that see the object: float32 [m, N_EVIDENCE]."""
-        members = self.order[self.starts[group] : self.starts[group + 1]]
-        told = members[np.isin(self.objects.machine[members], machines)]
+        told = self.members(group, machines)
         if not len(told):
             return np.zeros((0, N_EVIDENCE), np.float32)
         return np.stack([evidence_features(self._of_member(int(member))) for member in told])

@@ -122,10 +122,14 @@ class ObjectObjective:
 
     def usable(self, at: int, partition: int) -> Indices:
         """Objects of a partition whose picture is there and whose box is large enough."""
-        targets = self.targets[at][partition]
-        sides = np.minimum(targets.boxes[:, 2] - targets.boxes[:, 0], targets.boxes[:, 3] - targets.boxes[:, 1])
-        there = np.array([(at, int(row)) in self._sample_of for row in targets.picture], bool)
-        return np.flatnonzero(there & (sides >= self.options.least_side))
+        there = [(at, int(row)) in self._sample_of for row in self.targets[at][partition].picture]
+        return np.flatnonzero(np.array(there, bool) & self.large(at, partition))
+
+    def large(self, at: int, partition: int) -> npt.NDArray[np.bool_]:
+        """Which objects of a partition have a large enough box: bool [K]."""
+        boxes = self.targets[at][partition].boxes
+        large: npt.NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= self.options.least_side
+        return large
 
     @cached_property
     def _drawable(self) -> dict[int, dict[tuple[int, int], Indices]]:

@@ -31,13 +31,15 @@ COLUMNS = {
     "shift correlation": (2, ""),
 }
 
+AMONG_JUDGES = "The machines at hand are among the judges; there are no other machines that could be measured."
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
     """Pictures of one label set and task, judged by some machines, with other machines measured beside them.
 
     judge, others: targets over the judges and over the choosing machines; pictures: rows of the label set that
-    the judges can judge. name: such as 'vvc/still/both'.
+    the judges can judge. name: such as 'vvc/still/both'. disjoint: the two are not the same machines.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Case:
     judge: CurveTargets
     others: CurveTargets
     pictures: Indices
+    disjoint: bool = True
 
     @property
     def true(self) -> Floats:
@@ -73,13 +76,15 @@ def curve_table(case: Case, answers: Sequence[Answer], how: Resampling, title: s
     rows = [
         _row(case, "mean curve of the judges", [zero], reference, how),
         _row(case, "best shift (needs the judges)", [case.true_shift], reference, how),
-        _row(case, "other machines, measured: their shift", [TRANSFER_SHRINK * case.other_shift], reference, how),
-        _raw_row(case, reference, how),
     ]
+    if case.disjoint:
+        measured = [TRANSFER_SHRINK * case.other_shift]
+        rows += [_row(case, "other machines, measured: their shift", measured, reference, how)]
+        rows += [_raw_row(case, reference, how)]
     for count in dict.fromkeys(answer.question.count for answer in answers):
         drawn = [answer for answer in answers if answer.question.count == count]
         rows.append(_row(case, hand_name(count), [a.shift for a in drawn], reference, how, [a.mean for a in drawn]))
-    return Table(title, COLUMNS, rows)
+    return Table(title, COLUMNS, rows, "" if case.disjoint else AMONG_JUDGES)
 
 
 def hand_name(count: int) -> str:

@@ -20,7 +20,7 @@ from vcm_ratecontrol.training.curve_targets import curve_targets
 from vcm_ratecontrol.training.curve_validation import bits_error
 from vcm_ratecontrol.training.evaluation.curve_report import Case, curve_table
 from vcm_ratecontrol.training.evaluation.decision_report import decision_table
-from vcm_ratecontrol.training.evaluation.figures import Figure, Report, Row, Table, correlation_figure
+from vcm_ratecontrol.training.evaluation.figures import Figure, Report, Row, Table, correlation_figure, middle_figure
 from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
 from vcm_ratecontrol.training.label_set import LabelSet
 from vcm_ratecontrol.training.machine_split import MachineSplit
@@ -104,7 +104,9 @@ def bits_offset(labels: LabelSet, curves: MeanCurves, condition: int, *, own: bo
 def _case(labels: LabelSet, machines: MachineSplit, answer: Answer) -> Case:
     question = answer.question
     others = curve_targets(labels, labels.machines_at(machines.choosing, question.task), labels.rows_of("train"))
-    return Case(str(labels.condition(question.task)), labels, question.targets, others, question.pictures)
+    return Case(
+        str(labels.condition(question.task)), labels, question.targets, others, question.pictures, machines.disjoint
+    )
 
 
 def _bits_table(answers: Sequence[Answer], labels: LabelSet, offset: Floats, title: str) -> Table:
@@ -144,7 +146,7 @@ def _machines_left_out(
         by_seen = [correlation_figure([a.mean], a.true_shift, settings.how) for a in alike]
         figures = {
             "judged by unseen machines": correlation_figure([a.mean for a in group], group[0].true_shift, settings.how),
-            "by machines of the training": _middle(by_seen),
+            "by machines of the training": middle_figure([f for f in by_seen if f.value is not None]),
         }
         name = f"{samples.sets[at].condition(task)}, {'all' if count > 1000 else count} at hand"
         lines.append(Row(name, figures))
@@ -154,16 +156,3 @@ def _machines_left_out(
 
 def _kind(answer: Answer) -> tuple[int, Task, int]:
     return answer.question.labels_at, answer.question.task, answer.question.count
-
-
-def _middle(figures: Sequence[Figure]) -> Figure:
-    """Mean of several estimates of one thing; its interval is the mean of theirs."""
-    known = [f for f in figures if f.value is not None and f.low is not None and f.high is not None]
-    if not known:
-        return Figure(None, None, None, 0)
-
-    def mean(values: list[float | None]) -> float:
-        return float(np.mean([value for value in values if value is not None]))
-
-    lows, highs = [f.low for f in known], [f.high for f in known]
-    return Figure(mean([f.value for f in known]), mean(lows), mean(highs), known[0].n)

@@ -89,6 +89,19 @@ def correlation_figure(predicted: Sequence[Floats], true: Floats, how: Resamplin
     return figure(statistic, len(true), how)
 
 
+def middle_figure(figures: Sequence[Figure]) -> Figure:
+    """Mean of several estimates, such as at several QPs; its interval is the mean of theirs, as for estimates that err
+    together: they are of the same pictures. n: the least of theirs."""
+    values = [one.value for one in figures if one.value is not None]
+    if not values or len(values) < len(figures):
+        return Figure(None, None, None, 0)
+    lows, highs = ([v for v in ends if v is not None] for ends in zip(*((f.low, f.high) for f in figures), strict=True))
+    n = min(one.n for one in figures)
+    if len(lows) < len(values) or len(highs) < len(values):
+        return Figure(float(np.mean(values)), None, None, n)
+    return Figure(float(np.mean(values)), float(np.mean(lows)), float(np.mean(highs)), n)
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table: its name and its figures by column."""

@@ -1,5 +1,6 @@
 """Evaluation of full-reference SMR predictors at single coded QPs, with machines at hand and without, beside what is
-known without looking at the coded picture: the shipped one-shot curve, and other machines that were measured there."""
+known without looking at the coded picture (the shipped one-shot curve), other machines that were measured there, and
+what the finite library of the judges leaves for nobody to predict."""
 
 from __future__ import annotations
 
@@ -28,10 +29,12 @@ from vcm_ratecontrol.training.evaluation.figures import (
     Table,
     correlation_figure,
     mean_figure,
+    middle_figure,
     share_figure,
 )
 from vcm_ratecontrol.training.evaluation.plots import Draw, scatter_chart
 from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
+from vcm_ratecontrol.training.evaluation.split_half import Halves, between_halves, floor_figures, split_halves
 from vcm_ratecontrol.training.full_reference_objective import FullReferenceObjective, Pair, answer
 from vcm_ratecontrol.training.label_set import TASKS
 from vcm_ratecontrol.training.views import whole
@@ -50,6 +53,16 @@ COLUMNS = {
     "SMR correlation": (2, ""),
     "shift correlation": (2, ""),
 }
+
+FLOOR = "split-half floor: the finite library alone"
+NOTE = (
+    "The floor is half the error between two random halves of the judges: what is left to a perfect predictor that"
+    " knows nothing of them, as their number is finite; its correlation is the highest that such a one can have."
+)
+SAME_NOTE = (
+    "The judges also trained, and the machines at hand are among them: what they saw of the coded picture holds their"
+    " own verdicts. So a predictor may lie below the floor, and there are no other machines to measure."
+)
 
 ONE_SHOT = "curve_small"
 
@@ -71,24 +84,53 @@ def evaluate_full_reference(
     if not pairs:
         raise InputError(f"no {settings.split} picture has enough valid judges; annotate more")
     predicted = _predict(network, objective, pairs, device, progress)
-    references = {"other machines, measured": _others(objective, pairs), **_one_shot(objective, pairs, progress)}
+    said = _one_shot(objective, pairs, progress)
+    if data.machines.disjoint:
+        said = {"other machines, measured": _others(objective, pairs), **said}
     tables = []
     charts: dict[str, Draw] = {}
     for (at, task), group in grouped(range(len(pairs)), lambda i: _kind(objective, pairs[i])):
         name = f"{data.sets[at].name}/{task}"
-        rows = []
-        for (qp_at, count), members in grouped(group, lambda i: (pairs[i].qp_at, int(pairs[i].mask.sum()))):
-            title, asked = f"QP {data.sets[at].verdicts.qps[qp_at]}", [pairs[i] for i in members]
-            if not count:
-                for name_of, said in references.items():
-                    if np.isfinite(said[members]).any():
-                        rows.append(_row(objective, f"{title}, {name_of}", asked, said[members], settings.how))
-            rows.append(_row(objective, f"{title}, {count} machines at hand", asked, predicted[members], settings.how))
-        tables.append(Table(f"Full reference: {name}", COLUMNS, rows))
+        rows = _rows(objective, pairs, predicted, said, group, settings.how)
+        note = NOTE if data.machines.disjoint else f"{NOTE} {SAME_NOTE}"
+        tables.append(Table(f"Full reference: {name}", COLUMNS, rows, note))
         true = np.array([objective.true_smr(pairs[i], pairs[i].qp_at) for i in group])
         charts[f"smr-predicted-true-{task}"] = scatter_chart(predicted[group], true, name, "SMR")
     facts = {"split": settings.split, "pairs": len(pairs), "judging machines": list(data.machines.judging)}
     return Report(facts, tables), charts
+
+
+def _rows(
+    objective: FullReferenceObjective,
+    pairs: list[Pair],
+    predicted: Floats,
+    said: dict[str, Floats],
+    group: list[int],
+    how: Resampling,
+) -> list[Row]:
+    """Of one condition: each QP's references and predictions, then their means over the QPs. said: what references
+    say of all pairs; group: places of the condition's pairs."""
+    found: list[tuple[int, str, dict[str, Figure]]] = []
+    for (qp_at, count), members in grouped(group, lambda i: (pairs[i].qp_at, int(pairs[i].mask.sum()))):
+        asked = [pairs[i] for i in members]
+        if not count:
+            halves, mean_error = _halves(objective, asked), _mean_error(objective, asked)
+            found.append((qp_at, FLOOR, floor_figures(halves, mean_error, how)))
+            found.append((qp_at, "one half of the judges for the other half", between_halves(halves, how)))
+            for name, one in said.items():
+                if np.isfinite(one[members]).any():
+                    found.append((qp_at, name, _figures(objective, asked, one[members], how)))
+        name = f"{count} machines at hand"
+        found.append((qp_at, name, _figures(objective, asked, predicted[members], how)))
+    qps = objective.samples.labels(pairs[group[0]].sample)[0].verdicts.qps
+    rows = [Row(f"QP {qps[qp_at]}, {name}", figures) for qp_at, name, figures in found]
+    asked_at = {qp_at for qp_at, _, _ in found}
+    for name, members in grouped(range(len(found)), lambda i: found[i][1]):
+        if len(members) == len(asked_at):
+            of_all = [found[i][2] for i in members]
+            means = {column: middle_figure([one[column] for one in of_all]) for column in of_all[0]}
+            rows.append(Row(f"mean over QPs, {name}", means))
+    return rows
 
 
 def _kind(objective: FullReferenceObjective, pair: Pair) -> tuple[int, str]:
@@ -161,7 +203,28 @@ def _others(objective: FullReferenceObjective, pairs: list[Pair]) -> Floats:
     return found
 
 
-def _row(objective: FullReferenceObjective, title: str, pairs: list[Pair], predicted: Floats, how: Resampling) -> Row:
+def _halves(objective: FullReferenceObjective, pairs: list[Pair]) -> Halves:
+    """The judges of pairs of one label set, task and QP, in halves."""
+    labels, _ = objective.samples.labels(pairs[0].sample)
+    machines = labels.machines_at(objective.data.machines.judging, pairs[0].task)
+    at = np.ix_(objective.samples.row[[pair.sample for pair in pairs]], machines)
+    verdicts = (labels.verdicts.valid, labels.verdicts.satisfied)
+    valid, satisfied = (verdict[:, :, pairs[0].qp_at][at] for verdict in verdicts)
+    return split_halves(valid, satisfied, [labels.verdicts.tasks[machine] for machine in machines])
+
+
+def _mean_error(objective: FullReferenceObjective, pairs: list[Pair]) -> Floats:
+    """Error of the judges' mean curve at pairs of one label set, task and QP."""
+    at = int(objective.samples.labels_at[pairs[0].sample])
+    qp = objective.samples.sets[at].verdicts.qps[pairs[0].qp_at]
+    mean = objective.bank.targets[at, pairs[0].task, 0].mean[qp]
+    error: Floats = np.abs(mean - np.array([objective.true_smr(pair, pair.qp_at) for pair in pairs]))
+    return error
+
+
+def _figures(
+    objective: FullReferenceObjective, pairs: list[Pair], predicted: Floats, how: Resampling
+) -> dict[str, Figure]:
     """One QP and number of machines. The shift is the one that the predicted SMR at that QP makes most probable."""
     there = np.isfinite(predicted)
     pairs, predicted = [pair for pair, known in zip(pairs, there, strict=True) if known], predicted[there]
@@ -171,13 +234,11 @@ def _row(objective: FullReferenceObjective, title: str, pairs: list[Pair], predi
     qp = objective.samples.sets[at].verdicts.qps[first.qp_at]
     true = np.array([objective.true_smr(pair, pair.qp_at) for pair in pairs])
     rows = objective.samples.row[[pair.sample for pair in pairs]]
-    mean_error = np.abs(targets.mean[qp] - true)
     shifts = fit_shifts(targets.mean, LEVELS, [qp], predicted[:, None])
     error = np.abs(predicted - true)
-    figures: dict[str, Figure] = {
+    return {
         "MAE": mean_figure(error, how),
-        "% of the mean curve's error": share_figure(error, mean_error, how),
+        "% of the mean curve's error": share_figure(error, _mean_error(objective, pairs), how),
         "SMR correlation": correlation_figure([predicted], true, how),
         "shift correlation": correlation_figure([shifts], targets.shift[rows], how),
     }
-    return Row(title, figures)

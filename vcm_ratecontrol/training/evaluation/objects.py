@@ -1,9 +1,9 @@
-"""Evaluation of object-wise JRD predictors: error in levels, and skill against the best constant level."""
+"""Evaluation of object-wise JRD predictors: error in levels, and skill against the best constant level, beside what
+other detectors tell that were measured, and what one half of the judges tells of the other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,18 +11,27 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from vcm_ratecontrol.jrd_rules import published_window_rules
 from vcm_ratecontrol.predictors.checkpoint import CheckpointCard
-from vcm_ratecontrol.predictors.dtjrd import ObjectJRDClassifier, decode_level
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.training.curve_bank import Partition
 from vcm_ratecontrol.training.data import TrainingData
-from vcm_ratecontrol.training.evaluation.figures import Figure, Report, Resampling, Row, Table, figure, mean_figure
+from vcm_ratecontrol.training.evaluation.curve_report import AMONG_JUDGES
+from vcm_ratecontrol.training.evaluation.figures import Figure, Report, Resampling, Row, Table, figure
+from vcm_ratecontrol.training.evaluation.object_levels import predicted_levels
+from vcm_ratecontrol.training.evaluation.object_references import (
+    Shrinkage,
+    levels_of,
+    measured_by,
+    measured_by_halves,
+    median_regression,
+    training_objects,
+)
 from vcm_ratecontrol.training.evaluation.plots import Draw, scatter_chart
 from vcm_ratecontrol.training.evaluation.settings import EvaluationSettings
 from vcm_ratecontrol.training.object_objective import ObjectObjective, Target
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 COLUMNS = {"error, levels": (2, ""), "skill against the best constant": (1, " %")}
 SIDES = (0, 48, 96, 192, 10_000)
@@ -31,7 +40,29 @@ SIDES = (0, 48, 96, 192, 10_000)
 MOST_FULL_REFERENCE = 200
 """Objects of a full-reference network, which looks at every measured QP, when nobody says how many."""
 
-_AT_ONCE = 32
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """N objects. targets: what is asked; true: float64 [N], levels; pictures: int64 [N], equal for one picture, with
+    whatever codec. constant: the level of least mean absolute error over them."""
+
+    targets: list[Target]
+    true: Floats
+    pictures: Indices
+    constant: float
+
+    @classmethod
+    def of(cls, objective: ObjectObjective, targets: list[Target]) -> Judged:
+        names = [
+            objective.data.sets[t.labels_at].verdicts.pictures[int(objective.of(t).picture[t.at])] for t in targets
+        ]
+        true = levels_of(objective, targets)
+        return cls(targets, true, np.unique(names, return_inverse=True)[1], float(np.median(true)))
+
+    def row(self, name: str, levels: Floats | float, how: Resampling, members: Indices | None = None) -> Row:
+        """Of predicted levels [N]. members: only these objects."""
+        error, reference = np.abs(levels - self.true), np.abs(self.constant - self.true)
+        return error_row(name, error, reference, self.pictures, how, members)
 
 
 def evaluate_objects(
@@ -47,32 +78,80 @@ def evaluate_objects(
     values = {name: value for name, value in card.config.training.items() if name in ("ratio", "least_machines")}
     objective = ObjectObjective(card.config, values, data, 0, parts)
     most = settings.most or (MOST_FULL_REFERENCE if objective.pairs else 0)
-    targets = objective.judged(settings.split, most)
-    true = np.array([int(objective.of(t).jrd[t.at, 0]) for t in targets], np.float64)
-    sizes = np.array([_side(objective, t) for t in targets])
-    constant = float(np.median(true))
-    rows = []
+    judged = Judged.of(objective, objective.judged(settings.split, most))
+    rows = reference_rows(objective, judged, settings.how)
     charts: dict[str, Draw] = {}
     for count in (0,) if objective.pairs else (0, 1, 2):
         rng = np.random.default_rng(count)
-        asked = [replace(t, told=objective.told(rng, t.labels_at, t.partition, count)) for t in targets]
+        asked = [replace(t, told=objective.told(rng, t.labels_at, t.partition, count)) for t in judged.targets]
         progress.phase(f"asking with {count} detectors at hand", len(asked))
-        predicted = _levels(network, objective, asked, device, progress)
-        name = f"{count} detectors at hand"
-        rows += [_row(name, predicted, true, constant, np.arange(len(true)), settings.how)]
-        if not count:
-            rows += [
-                _row(f"{name}, side {low} to {high} pixels", predicted, true, constant, members, settings.how)
-                for low, high in pairwise(SIDES)
-                if len(members := np.flatnonzero((sizes >= low) & (sizes < high)))
-            ]
-            charts["jrd-predicted-true"] = scatter_chart(predicted, true, card.config.name, "JRD, level")
+        for decoding, levels in predicted_levels(network, objective, asked, device, progress).items():
+            name = f"{count} detectors at hand" + (f", {decoding}" if decoding else "")
+            rows.append(judged.row(name, levels, settings.how))
+            if not count:
+                rows += _by_size(objective, judged, name, levels, settings.how)
+                charts["jrd-predicted-true"] = scatter_chart(levels, judged.true, card.config.name, "JRD, level")
     kind = "full reference" if objective.pairs else "no reference"
     note = (
-        f"Judged by {len(data.machines.judging)} machines at ratio {objective.options.ratio}; constant {constant:.0f}."
+        f"Judged by {len(data.machines.judging)} machines at ratio {objective.options.ratio}; the best constant is"
+        f" {judged.constant:.0f}. What was measured is moved towards the constant of the training objects, by what fits"
+        " those. The floor is half the difference between two random halves of the judges; a half of one to three is a"
+        " noisy thing to predict. Intervals: over pictures."
     )
-    facts = {"split": settings.split, "objects": len(targets), "judging machines": list(data.machines.judging)}
+    if not data.machines.disjoint:
+        note += f" {AMONG_JUDGES}"
+    facts = {"split": settings.split, "objects": len(judged.true), "judging machines": list(data.machines.judging)}
     return Report(facts, [Table(f"JRD of objects, {kind}", COLUMNS, rows, note)]), charts
+
+
+def reference_rows(objective: ObjectObjective, judged: Judged, how: Resampling) -> list[Row]:
+    """What a predictor's error stands beside. Nothing in them is fitted to the judged objects but the best constant."""
+    machines, training = objective.data.machines, training_objects(objective)
+    rows = [judged.row("best constant", judged.constant, how)]
+    if not training:
+        return rows
+    true = levels_of(objective, training)
+    rows.append(judged.row("constant of the training objects", float(np.median(true)), how))
+    if machines.disjoint:
+        known, asked = (measured_by(objective, machines.choosing, targets) for targets in (training, judged.targets))
+        levels = Shrinkage.fitted(known[:, 0], true)(asked[:, 0])
+        rows.append(judged.row("other detectors, measured: their JRD", levels, how))
+        if np.isfinite(known).any():
+            levels = median_regression(known, true, asked)
+            rows.append(judged.row("other detectors, measured: also their mean JRD and number", levels, how))
+    return rows + _split_half_rows(objective, judged, training, how)
+
+
+def _split_half_rows(objective: ObjectObjective, judged: Judged, training: list[Target], how: Resampling) -> list[Row]:
+    """One half of the judges that see an object for the other, both ways, and what that leaves for the whole (see
+    `split_half`); none where no object has two judges."""
+    judges = objective.data.machines.judging
+    known = measured_by_halves(objective, judges, training).levels
+    halves = measured_by_halves(objective, judges, judged.targets)
+    members = np.flatnonzero(halves.whole > 0)
+    if not np.isfinite(known).any() or not len(members):
+        return []
+    there = np.isfinite(known)
+    shrinkage = Shrinkage.fitted(known[there], known[::-1][there])
+    said, asked = halves.levels[:, :, members], halves.levels[::-1, :, members]
+    error = np.abs(shrinkage(said) - asked).mean(axis=(0, 1))
+    reference = np.abs(float(np.median(asked)) - asked).mean(axis=(0, 1))
+    left = halves.whole[members] * np.abs(said - asked).mean(axis=(0, 1))
+    constant = np.abs(judged.constant - judged.true)[members]
+    pictures = judged.pictures[members]
+    return [
+        error_row("one half of the judges for the other half", error, reference, pictures, how),
+        error_row("split-half floor: the finite library alone", left, constant, pictures, how),
+    ]
+
+
+def _by_size(objective: ObjectObjective, judged: Judged, name: str, levels: Floats, how: Resampling) -> list[Row]:
+    sizes = np.array([_side(objective, target) for target in judged.targets])
+    return [
+        judged.row(f"{name}, side {low} to {high} pixels", levels, how, members)
+        for low, high in pairwise(SIDES)
+        if len(members := np.flatnonzero((sizes >= low) & (sizes < high)))
+    ]
 
 
 def _side(objective: ObjectObjective, target: Target) -> float:
@@ -80,47 +159,24 @@ def _side(objective: ObjectObjective, target: Target) -> float:
     return float(np.sqrt((x2 - x1) * (y2 - y1)))
 
 
-def _levels(
-    network: nn.Module, objective: ObjectObjective, targets: Sequence[Target], device: torch.device, progress: Progress
-) -> Floats:
-    """Predicted level of each object: float64 [n]."""
-    if objective.pairs:
-        return _by_rule(network, objective, targets, device, progress)
-    assert isinstance(network, ObjectJRDClassifier)
-    found = []
-    for start in range(0, len(targets), _AT_ONCE):
-        item = objective.item(targets[start : start + _AT_ONCE])
-        logits = network(item.batch.to(device)).logits.float().cpu()
-        found.append(decode_level(logits, network.decode).numpy())
-        progress.advance(len(logits))
-    return np.concatenate(found).astype(np.float64)
-
-
-def _by_rule(
-    network: nn.Module, objective: ObjectObjective, targets: Sequence[Target], device: torch.device, progress: Progress
-) -> Floats:
-    """Full reference: asked at every measured QP, the answers become a level by the published rule."""
-    levels = np.zeros(len(targets))
-    for at, target in enumerate(targets):
-        qps = objective.data.sets[target.labels_at].qps
-        versions = [replace(target, qp_at=1 + column) for column in range(len(qps))]
-        item = objective.item(versions)
-        lost = network(item.batch.to(device)).logits.float().argmax(dim=1).cpu().numpy()
-        levels[at] = int(published_window_rules((lost == 0)[None], qps)[0])
-        progress.advance()
-    return levels
-
-
-def _row(
-    name: str, predicted: Floats, true: Floats, constant: float, members: npt.NDArray[np.int64], how: Resampling
+def error_row(
+    name: str, error: Floats, reference: Floats, pictures: Indices, how: Resampling, members: Indices | None = None
 ) -> Row:
-    error, reference = np.abs(predicted - true)[members], np.abs(constant - true)[members]
+    """Errors [N] in levels, and those of the best constant. Intervals are over pictures, as objects of one picture are
+    alike."""
+    chosen = np.arange(len(error)) if members is None else members
+    _, of = np.unique(pictures[chosen], return_inverse=True)
+    number = np.bincount(of).astype(np.float64)
+    errors, references = (np.bincount(of, weights=values[chosen]) for values in (error, reference))
+
+    def mean(items: npt.NDArray[np.intp]) -> float:
+        return float(errors[items].sum() / number[items].sum())
 
     def skill(items: npt.NDArray[np.intp]) -> float:
-        return 100 * (1 - float(error[items].mean() / max(1e-9, reference[items].mean())))
+        return 100 * (1 - float(errors[items].sum() / max(1e-9, references[items].sum())))
 
     figures: dict[str, Figure] = {
-        "error, levels": mean_figure(error, how),
-        "skill against the best constant": figure(skill, len(error), how),
+        "error, levels": figure(mean, len(number), how),
+        "skill against the best constant": figure(skill, len(number), how),
     }
     return Row(name, figures)
