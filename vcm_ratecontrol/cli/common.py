@@ -162,6 +162,7 @@ def run_command(command: click.Command, arguments: list[str], extra: Mapping[str
         run = CommandRun(name, events)
         trace = None
         try:
+            signals.let_in()
             code = _invoke(command, run, arguments, extra or {})
             failure = None if code == EXIT_OK else Failure(code, "error", "Exit", "")
             signals.deaf = True

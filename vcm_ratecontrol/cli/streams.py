@@ -46,6 +46,11 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
+    @staticmethod
+    def let_in() -> None:
+        """Take what came while `cli.start` made signals wait: raises `Interrupted` if one did."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.deaf or (self.arrived and now - self._last_at < CLEANING_GRACE_S):
