@@ -1,6 +1,9 @@
 """Boxes from files in COCO's format: which frame they are for, what is clipped, what is refused."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from codec_wrappers.errors import InputError
+from tests.vcm_ratecontrol.encode_runs import environment
 from vcm_ratecontrol.jrd.object_file import BoxesFile, FileObjects
 
 RGB = np.zeros((100, 200, 3), np.uint8)
@@ -141,3 +145,42 @@ def test_a_clip_without_the_frame_is_refused(tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": "cam2.mp4"}], "annotations": [box(1, [1, 2, 3, 4])]}
     with pytest.raises(InputError, match=r"names the clip cam2.mp4 and no frame of it"):
         read(boxes_file(tmp_path, content), 5, "cam2.mp4")
+
+
+HASTY = """
+import sys, time
+began = time.process_time()
+from importlib import import_module
+try:
+    import_module("vcm_ratecontrol.cli." + sys.argv.pop(1)).main()
+finally:
+    print(time.process_time() - began, {"av", "torch"} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("command", ["encode", "qpmap"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        ('{"annotations": [', "not JSON"),
+        ({"annotations": [{"image_id": 0, "bbox": [1, 2]}]}, "annotation 0 lacks a bbox of four numbers"),
+        ({"annotations": [], "images": [{"file_name": "plain.mp4"}]}, "an image without id"),
+    ],
+)
+def test_a_slip_is_told_at_once(
+    command: str, content: Any, told: str, synthetic_clip: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Before the clip is gone through and torch imported. Processor time: a clock measures the load as well."""
+    path = tmp_path / "none.json" if content is None else boxes_file(tmp_path, content)
+    arguments = [command, synthetic_clip("plain.mp4"), "--target-jrd", "0.7", "-o", tmp_path / "o.mkv"]
+    done = subprocess.run(
+        [sys.executable, "-c", HASTY, *map(str, arguments), "--objects", str(path)],
+        capture_output=True, text=True, timeout=60, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}: ")
+    assert told in done.stderr
+    seconds, heavy = done.stdout.split(maxsplit=1)
+    assert heavy == "set()\n"
+    assert float(seconds) < 0.5

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vcm_ratecontrol.batch import FailedInput, one_by_one, placed
 from vcm_ratecontrol.jrd.job import JRDReport, JRDRequest, OnEvent, encode_jrd, encoder_of, opened_for
+from vcm_ratecontrol.jrd.sources import read_boxes
 from vcm_ratecontrol.progress import SILENT, Progress
 
 
@@ -51,8 +52,9 @@ def encode_jrd_batch(
     """
     started = time.monotonic()
     progress.phase("analysis")
+    boxes = read_boxes(request.settings, inputs)
     encoder_of(request)  # what no input could be coded with is told once, and before a folder is made
-    with opened_for(request, inputs) as opened, placed(inputs, request.output, request.dry_run) as pairs:
+    with opened_for(request, boxes) as opened, placed(inputs, request.output, request.dry_run) as pairs:
 
         def encode(source: Path, output: Path) -> JRDReport:
             def emit(event: str, **fields: object) -> None:
@@ -63,5 +65,4 @@ def encode_jrd_batch(
             return replace(report, output=request.output / output.name)
 
         reports, failed = one_by_one(pairs, encode, on_file)
-        boxes = opened.finders.boxes
         return JRDBatchReport(reports, failed, time.monotonic() - started, boxes.notes if boxes else ())

@@ -21,7 +21,7 @@ from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
 from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned
 from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, evened
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
-from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders
+from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders, read_boxes
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
 from vcm_ratecontrol.media import Clip, cut_segments, open_clip
 from vcm_ratecontrol.outputs import check_output
@@ -30,6 +30,7 @@ from vcm_ratecontrol.report import AnchorReport
 from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 
 if TYPE_CHECKING:
+    from vcm_ratecontrol.jrd.object_file import BoxesFile
     from vcm_ratecontrol.machines.library import LibraryRef, MachineLibrary
 
 OnEvent = Callable[..., None]
@@ -126,9 +127,9 @@ class Opened:
 
 
 @contextmanager
-def opened_for(request: JRDRequest, inputs: Sequence[Path] = ()) -> Iterator[Opened]:
-    """Open it, for as long as the block lasts. inputs: of a job of several. Raises InputError, MissingToolError."""
-    with open_finders(request.settings, inputs) as finders:
+def opened_for(request: JRDRequest, boxes: BoxesFile | None) -> Iterator[Opened]:
+    """Open it, for as long as the block lasts. boxes: of `sources.read_boxes`. Raises InputError, MissingToolError."""
+    with open_finders(request.settings, boxes) as finders:
         verifier = None
         if request.verify is not None:
             room = finders.room
@@ -151,9 +152,10 @@ def encode_jrd(
     """
     started = time.monotonic()
     progress.phase("analysis")
+    boxes = None if opened else read_boxes(request.settings)
     job = _checked(request)
     with ExitStack() as stack:
-        shared = opened or stack.enter_context(opened_for(request))
+        shared = opened or stack.enter_context(opened_for(request, boxes))
         return _coded(job, shared, progress, on_event or (lambda event, **fields: None), started)
 
 

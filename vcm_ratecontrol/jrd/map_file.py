@@ -16,7 +16,7 @@ from codec_wrappers.qpmap_legal import legalise
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
 from vcm_ratecontrol.jrd.frame_levels import BACKGROUND, FrameLevels
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
-from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels
+from vcm_ratecontrol.jrd.sources import JRDSettings, opened_levels, read_boxes
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
@@ -101,6 +101,7 @@ def jrd_map(
 
 def write_map(request: MapRequest, progress: Progress = SILENT) -> MapReport:
     """Make the map, write what was asked for. Raises InputError, OutputError, UnsupportedError, MissingToolError."""
+    boxes = read_boxes(request.settings)
     clip = open_clip(request.input)
     for path, kinds in ((request.output, SUFFIXES), (request.overlay, (".png",))):
         if path is not None:
@@ -113,7 +114,7 @@ def write_map(request: MapRequest, progress: Progress = SILENT) -> MapReport:
     capabilities = encoder.capabilities()
     background = background_qp_of(request.settings.background_qp, capabilities)
     block_size = request.block_size or capabilities.block_size or CTU_SIZE
-    with opened_levels(request.settings, clip, encoder.codec) as source:
+    with opened_levels(request.settings, clip, encoder.codec, boxes) as source:
         found = clip_levels(clip, source, block_size, request.settings.looks_per_second, progress)
         planned = qp_map_of(
             found.levels, clip.width, clip.height, block_size, background, (capabilities.qp_min, capabilities.qp_max)

@@ -46,6 +46,7 @@ class BoxesFile:
     def read(cls, path: Path, inputs: Sequence[Path] = ()) -> BoxesFile:
         """inputs: all of the job, no two of one name. Raises InputError: not readable, not in this format."""
         content = _content(path)
+        _check(path, content)
         if len(inputs) < 2:
             return cls(path, content)
         parts, others = _shared_out(path, content, [source.name for source in inputs])
@@ -137,6 +138,18 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check(path: Path, content: Mapping[str, Any]) -> None:
+    """Raises InputError for what is wrong whatever the pictures are."""
+    _category_names(path, content)
+    for number, annotation in enumerate(content["annotations"]):
+        _annotation(path, number, annotation)
+    try:
+        for image in content.get("images") or ():
+            _ = int(image["id"]), int(image.get("frame_index", 0))
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: an image without id and file_name; --objects takes COCO's format") from error
+
+
 def _shared_out(
     path: Path, content: Mapping[str, Any], names: Sequence[str]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -199,15 +212,13 @@ def _frames_of_images(path: Path, content: Mapping[str, Any], picture: Path, n_f
     images = content.get("images")
     if not images:
         return None
-    used = {a.get("image_id") for a in content["annotations"] if isinstance(a, dict)}
-    frames: dict[int, int] = {}
-    try:
-        for image in images:
-            if image["id"] in used:
-                frames[int(image["id"])] = _frame_of(path, image, picture, n_frames, alone=len(used) == 1)
-    except (TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: an image without id and file_name; --objects takes COCO's format") from error
-    return frames
+    used = {annotation["image_id"] for annotation in content["annotations"]}
+    alone = len(used) == 1
+    return {
+        int(image["id"]): _frame_of(path, image, picture, n_frames, alone=alone)
+        for image in images
+        if image["id"] in used
+    }
 
 
 def _frame_of(path: Path, image: Mapping[str, Any], picture: Path, n_frames: int, *, alone: bool) -> int:

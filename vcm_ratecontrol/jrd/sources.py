@@ -86,16 +86,26 @@ class Finders:
         return DenseLevels(self.dense, rule)
 
 
+def read_boxes(settings: JRDSettings, inputs: Sequence[Path] = ()) -> BoxesFile | None:
+    """The file of boxes, None without one. To be read before anything that takes long: it may be a slip.
+
+    inputs: of a job of several, which the file must tell apart. Raises InputError.
+    """
+    if settings.objects is None:
+        return None
+    from vcm_ratecontrol.jrd.object_file import BoxesFile
+
+    return BoxesFile.read(settings.objects, inputs)
+
+
 @contextlib.contextmanager
-def open_finders(settings: JRDSettings, inputs: Sequence[Path] = ()) -> Iterator[Finders]:
+def open_finders(settings: JRDSettings, boxes: BoxesFile | None = None) -> Iterator[Finders]:
     """What finds objects, for as long as the block lasts.
 
-    inputs: of a job of several, which a file of boxes must tell apart. Raises InputError, MissingToolError, CacheError.
+    boxes: of `read_boxes`; None: read here. Raises InputError, MissingToolError, CacheError.
     """
-    if settings.objects is not None:
-        from vcm_ratecontrol.jrd.object_file import BoxesFile
-
-        boxes = BoxesFile.read(settings.objects, inputs)
+    boxes = boxes or read_boxes(settings)
+    if boxes is not None:
         yield Finders(settings, boxes=boxes, dense=_dense_if_there(settings))
     elif settings.machines is not None:
         from vcm_ratecontrol.scoring import MachineRoom
@@ -111,9 +121,11 @@ def open_finders(settings: JRDSettings, inputs: Sequence[Path] = ()) -> Iterator
 
 
 @contextlib.contextmanager
-def opened_levels(settings: JRDSettings, clip: Clip, codec: str) -> Iterator[LevelSource]:
+def opened_levels(
+    settings: JRDSettings, clip: Clip, codec: str, boxes: BoxesFile | None = None
+) -> Iterator[LevelSource]:
     """`Finders.levels` of a single clip, for as long as the block lasts. Raises InputError, MissingToolError."""
-    with open_finders(settings) as finders:
+    with open_finders(settings, boxes) as finders:
         yield finders.levels(clip, codec)
 
 
