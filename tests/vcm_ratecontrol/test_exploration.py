@@ -29,12 +29,12 @@ def test_next_levels_are_untried_and_not_beside_tried_ones(seed: int) -> None:
     tried = np.zeros(smr.shape, bool)
     share = np.full(7, 1 / 7)
     for _ in range(40):
-        columns = next_levels(smr, bits, levels, tried, share, 0.8)
+        columns = next_levels(smr, bits, levels, tried, share, 0.8, 1)
         for item, column in enumerate(columns):
             if column >= 0:
                 assert np.abs(np.flatnonzero(tried[item]) - column).min(initial=99) >= MIN_GAP
                 tried[item, column] = True
-    assert (next_levels(smr, bits, levels, tried, share, 0.8) == -1).all()
+    assert (next_levels(smr, bits, levels, tried, share, 0.8, 1) == -1).all()
 
 
 @pytest.mark.parametrize("target", [0.5, 0.8, 0.95])

@@ -14,6 +14,7 @@ from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice
 from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled, search_smr
 from vcm_ratecontrol.bench.table import Floats, Indices, Table
 from vcm_ratecontrol.bench.view import Prediction, View
+from vcm_ratecontrol.ratecontrol.exploration import MIN_GAP
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
 from vcm_ratecontrol.scoring import Tasks
@@ -197,7 +198,8 @@ def _pooled_probed(probes: int) -> Callable[[View, float], Choice]:
                 probed[at] = True
             return [_Known(int(view.bits[at]), float(view.smr[at])) for at in wanted]
 
-        rounds = Rounds(_curves_of(view, prediction), Target(target, pool="mean"), probe_all, judges=view.known)
+        curves, gap = _curves_of(view, prediction), MIN_GAP / _step(view)
+        rounds = Rounds(curves, Target(target, pool="mean"), probe_all, judges=view.known, min_gap=gap)
         return Choice(rounds.run(probes).qps.astype(np.intp), probed, float(prediction.seconds.sum()))
 
     return choose
@@ -206,7 +208,6 @@ def _pooled_probed(probes: int) -> Callable[[View, float], Choice]:
 def _curves_of(view: View, prediction: Prediction) -> Curves:
     """On the axis of the given levels, counted from 0, as the planning wants them evenly spaced."""
     smr = np.clip(prediction.smr, 0, 1)
-    step = float(np.diff(view.levels).mean())
     n_units, n_levels = view.shape
     return Curves(
         qps=np.arange(n_levels),
@@ -214,10 +215,15 @@ def _curves_of(view: View, prediction: Prediction) -> Curves:
         low=smr,
         high=smr,
         bits=prediction.bits,
-        deviation=prediction.deviation / step,
+        deviation=prediction.deviation / _step(view),
         weights=view.weights,
         seen=np.ones(n_units, bool),
     )
+
+
+def _step(view: View) -> float:
+    """QPs between two given levels."""
+    return float(np.diff(view.levels).mean())
 
 
 def _each_probed(probes: int) -> Callable[[View, float], Choice]:

@@ -1,7 +1,7 @@
 """Probing in rounds: plan by the curves, probe what is planned, let the probes move the curves, plan again.
 
 Where a predictor scores the probes, a plan is probed again only where it has changed. Where machines that count do,
-each further round measures the QPs that promise most (`exploration`): luck that is measured is real. Not so where
+each round measures the QPs that promise most (`exploration`): luck that is measured is real. Not so where
 items have more frames than are looked at: there the luckiest sample would be chosen, and the other frames would miss
 the target. Such items are probed where the plan is, and what is chosen is looked at again, on other frames; where those
 fall short, the plan aims higher by as much.
@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm_ratecontrol.ratecontrol.exploration import next_levels
+from vcm_ratecontrol.ratecontrol.exploration import MIN_GAP, next_levels
 from vcm_ratecontrol.ratecontrol.planning import (
     Curves,
     Flags,
@@ -82,12 +82,14 @@ class Rounds(Generic[P]):
         *,
         judges: bool,
         look_again: Callable[[Sequence[tuple[int, int]]], Sequence[P]] | None = None,
+        min_gap: float = MIN_GAP,
     ) -> None:
         """probe_all: probes (item, QP) pairs, in parallel as it likes. judges: the probes are made by the machines that
         count, and the target must be met as measured. look_again: with judges, where probes look at a sample of an
-        item's frames: probes of coded (item, QP) pairs on other frames."""
+        item's frames: probes of coded (item, QP) pairs on other frames. min_gap: see `next_levels`."""
         self._first, self._target, self._probe_all, self._judges = curves, target, probe_all, judges
         self._look_again = look_again if judges else None
+        self._min_gap = min_gap
         self._curves = curves
         self._probes: list[dict[int, P]] = [{} for _ in range(len(curves))]
         self._points: list[dict[int, ProbePoint]] = [{} for _ in range(len(curves))]
@@ -96,12 +98,12 @@ class Rounds(Generic[P]):
         """probes: most for an item; 0 trusts the curves. With judges under `mean` the last corrections, which make
         the target met as measured, may take more."""
         planned = plan(self._curves, self._target)
-        qps = planned.qps
-        for _ in range(probes):
-            if not self._probe(qps):
+        explores = self._judges and self._look_again is None and probes > 1
+        qps = self._promising(probes) if explores else planned.qps
+        for left in range(probes - 1, -1, -1):
+            if not self._probe(qps) or not left:
                 break
-            explores = self._judges and self._look_again is None
-            qps = self._promising() if explores else replan(self._curves, self._target, self._points).qps
+            qps = self._promising(left) if explores else replan(self._curves, self._target, self._points).qps
         if probes:
             planned = self._settled() if self._judges else self._affordable()
         return Settled(
@@ -112,13 +114,15 @@ class Rounds(Generic[P]):
             0 if self._judges else sum(contradicts(points) for points in self._points),
         )
 
-    def _promising(self) -> NDArray[np.int64]:
-        """The QP of every item that is worth measuring next; one that was measured where nothing is left."""
+    def _promising(self, left: int) -> NDArray[np.int64]:
+        """The QP of every item that is worth measuring next; one that was measured where nothing is left to measure.
+        left: rounds that are left."""
         rows = np.flatnonzero(self._first.seen)
         curves = refined(self._first, self._points, judges=True, pin=False).pick(rows)
         tried = np.array([[int(qp) in self._points[row] for qp in curves.qps] for row in rows])
         share = curves.weights / curves.weights.sum()
-        columns = next_levels(curves.smr, curves.bits, curves.qps.astype(np.float64), tried, share, self._target.smr)
+        grid = curves.qps.astype(np.float64)
+        columns = next_levels(curves.smr, curves.bits, grid, tried, share, self._target.smr, left, self._min_gap)
         qps = np.array([next(iter(points), self._first.qps[0]) for points in self._points], np.int64)
         qps[rows] = np.where(columns >= 0, curves.qps[columns], qps[rows])
         return qps

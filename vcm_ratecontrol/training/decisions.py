@@ -70,23 +70,23 @@ def shortfall(truth: Truth, index: Indices, target: float) -> Floats:
 def probed(truth: Truth, smr: Floats, bits: Floats, target: float, probes: int) -> Indices:
     """Pooling with known machines: predicted curves, and up to `probes` measured QPs per picture.
 
-    First every picture is measured where the plan puts it, then where most is promised (`ratecontrol.exploration`);
-    what was measured moves the curves. Only measured QPs are chosen: nothing is coded that no machine has seen.
+    Every picture is measured where most is promised (`ratecontrol.exploration`); what was measured moves the curves.
+    Only measured QPs are chosen: nothing is coded that no machine has seen.
     """
     levels = np.asarray(truth.qps, float)
     share = np.full(len(smr), 1 / len(smr))
     measured: dict[int, list[MeasuredSmr]] = {item: [] for item in range(len(smr))}
     seen = np.zeros(truth.smr.shape, bool)
-    columns = pooled(truth, smr, bits, target)
-    for _ in range(probes):
+    believed, cost = np.clip(smr, 0, 1), bits
+    for left in range(probes, 0, -1):
+        columns = next_levels(np.where(seen, truth.smr, believed), cost, levels, seen, share, target, left)
         for item in np.flatnonzero(columns >= 0).tolist():
             at = int(columns[item])
             seen[item, at] = True
             measured[item].append(MeasuredSmr(truth.qps[at], float(truth.smr[item, at])))
         error = np.where(seen, np.log2(truth.bits / bits), 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
         cost = np.where(seen, truth.bits, bits * 2.0 ** error[:, None])
-        moved = np.clip(refine(smr, levels, measured, weight=1.0), 0, 1)
-        columns = next_levels(np.where(seen, truth.smr, moved), cost, levels, seen, share, target)
+        believed = np.clip(refine(smr, levels, measured, weight=1.0), 0, 1)
     return _among_measured(truth, seen, target)
 
 
