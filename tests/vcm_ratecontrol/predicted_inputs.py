@@ -42,3 +42,12 @@ def photos(picture: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
         with Image.open(picture(name)) as image:
             image.convert("RGB").resize((144, 112)).save(made[-1])
     return made
+
+
+def shaken(photo: Path, output: Path) -> Path:
+    """A clip of two seconds, 48 frames of 112x80: a photograph at rest, and from the middle on turning at random."""
+    turning = "rotate=angle='if(lt(n,24),0,random(0)*0.4-0.2)',crop=112:80"
+    ffmpeg(
+        "-loop", "1", "-r", "24", "-i", photo, "-frames:v", "48", "-vf", turning, "-c:v", "libx264", "-qp", "4", output
+    )
+    return output

@@ -8,7 +8,7 @@ import pytest
 
 from codec_wrappers.errors import InputError, MissingToolError, OutputError, TargetMissedError
 from tests.vcm_ratecontrol.encode_runs import FAST, digest, left_in
-from tests.vcm_ratecontrol.predicted_inputs import TWO, film, photos, weights  # noqa: F401
+from tests.vcm_ratecontrol.predicted_inputs import TWO, film, photos, shaken, weights  # noqa: F401
 from tests.vcm_ratecontrol.stand_ins import stand_in
 from vcm_ratecontrol import encode
 
@@ -66,12 +66,33 @@ def test_other_codecs_are_predicted_by_the_nearest_condition(codec: str, photos:
     assert any("those of vvc/still/both are used" in note for note in report.notes)
 
 
-def test_without_the_scorer_the_curves_are_trusted_and_that_is_said(photos: list[Path], tmp_path: Path) -> None:
+def test_without_the_scorer_a_probe_tells_bits_alone(photos: list[Path], tmp_path: Path) -> None:
     stand_in(tmp_path, "curve_small")
     stand_in(tmp_path, "smr_small", codecs=())  # instead of the package's: knows no codec
-    report = encode(photos[0], tmp_path / "out.mp4", target_smr=0.8, weights=tmp_path, probes=2)
-    assert report.probes == 0
-    assert any("no weights of 'smr_small'" in note for note in report.notes)
+    told: list[dict[str, Any]] = []
+    probed = encode(
+        photos[0], tmp_path / "a.mp4", target_smr=0.8, weights=tmp_path, probes=2,
+        on_event=lambda event, **fields: told.append(fields) if event == "probe" else None,
+    )  # fmt: skip
+    trusted = encode(photos[0], tmp_path / "b.mp4", target_smr=0.8, weights=tmp_path, probes=0)
+    assert [(one["smr"], one["bits"]) for one in told] == [(None, probed.bits)]
+    assert (probed.probes, trusted.probes) == (1, 0)
+    assert [s.predicted_smr for s in probed.segments] == [s.predicted_smr for s in trusted.segments]
+    assert digest(tmp_path / "a.mp4") == digest(tmp_path / "b.mp4")
+
+
+def test_bits_go_where_they_are_cheap(photos: list[Path], tmp_path: Path) -> None:
+    """A second at rest, then one of turning: by its frames alone either looks alike. The shipped weights know no coded
+    clips, so probes tell bits alone."""
+    source = shaken(photos[0], tmp_path / "shaken.mp4")
+    options: dict[str, Any] = {"target_smr": 0.7, "segment_seconds": 1, "overwrite": True}
+    trusted, probed = (encode(source, tmp_path / "out.mp4", probes=probes, **options) for probes in (0, 2))
+    assert trusted.notes == probed.notes
+    rest, motion = (segment.qp for segment in probed.segments)
+    assert abs(trusted.segments[0].qp - trusted.segments[1].qp) <= 2
+    assert rest + 4 <= motion
+    assert probed.bits < trusted.bits
+    assert probed.predicted_smr >= 0.7 - 1e-6  # type: ignore[operator]
 
 
 def test_several_inputs_are_one_job_under_mean(photos: list[Path], weights: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
 from vcm_ratecontrol.ratecontrol.predicted import Witness, label_levels, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
 from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, joined_looks
+from vcm_ratecontrol.ratecontrol.reference import count_bits
 from vcm_ratecontrol.ratecontrol.rounds import ProbeLike, Rounds, Settled
 
 if TYPE_CHECKING:
@@ -148,13 +149,6 @@ class Decider:
 
     def _rounds(self, curves: Curves, probes: int) -> Settled[Any]:
         judges = self._judges.room is not None
-        if probes and not judges and any(self._judges.scorer(s.pieces.options.coding) is None for s in self._sources):
-            if self._request.probes:  # asked for, not the default
-                self._note(
-                    "no weights of 'smr_small' are installed for such input: the predicted curves are trusted,"
-                    " nothing is probed"
-                )
-            probes = 0
         if probes:
             self._progress.phase("probing")
         sampled = any(len(frames) > self._request.frames_per_segment for _, frames in self._items)
@@ -198,8 +192,10 @@ class Decider:
             self._tell_probe(place, measured)
             return measured
         scorer = self._judges.scorer(pieces.options.coding)
-        assert scorer is not None
-        predicted = scorer.probe(segment, pieces, self._request.frames_per_segment)
+        if scorer is None:
+            predicted = count_bits(segment, pieces)
+        else:
+            predicted = scorer.probe(segment, pieces, self._request.frames_per_segment)
         self._tell_probe(place, predicted)
         return predicted
 

@@ -1,4 +1,5 @@
-"""Confirming probes without machines: code a segment as the final file has it, let a full-reference predictor look."""
+"""Probes without machines: code a segment as the final file has it and count its bits; a full-reference predictor
+looks, too, where it knows such pictures."""
 
 from __future__ import annotations
 
@@ -22,15 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictedProbe:
-    """A coded segment. value: predicted SMR, 0..1, mean over its sampled frames; bits: of its coded pictures."""
+    """A coded segment. value: predicted SMR, 0..1, mean over its sampled frames, None where no predictor looked;
+    bits: of its coded pictures."""
 
     segment: Segment
-    value: float
+    value: float | None
     bits: int
 
-    def smr(self, task: Tasks) -> float:
+    def smr(self, task: Tasks) -> float | None:
         """The predicted SMR; it is that of the task that the predictor was asked for."""
         return self.value
+
+
+def count_bits(segment: Segment, pieces: Pieces) -> PredictedProbe:
+    """Code a segment at its QP: what it costs is known then, and no frame tells it beforehand where things move.
+
+    Raises EncoderError, InputError.
+    """
+    return PredictedProbe(segment, None, pieces.get(segment).bits)
 
 
 class ReferenceScorer:
