@@ -8,7 +8,7 @@ picture really got. It never starts a process: `pipeline` and `still` do.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -87,10 +87,12 @@ class EncodeCommand:
 
     argv: the program and its arguments; raw frames are written to its standard input.
     files: contents to write into the job's work folder before the start, by name.
+    explain: what the log of a failed run means, in one line with the way out; None where that is not known.
     """
 
     argv: tuple[str, ...]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    explain: Callable[[str], str | None] = field(default=lambda log: None, compare=False)
 
 
 @runtime_checkable

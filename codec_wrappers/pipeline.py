@@ -348,6 +348,7 @@ def _run_job(
             timeout_s=job.timeout_s,
             cwd=job.work_dir,
             group=group,
+            explain=command.explain,
         )
     except EncoderError as error:
         # libvvenc gives up on noise at QP 0, for one: the user has to know where.

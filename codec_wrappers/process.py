@@ -44,14 +44,16 @@ def run_process(
     on_stderr_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
     group: "ProcessGroup | None" = None,
+    explain: Callable[[str], str | None] = lambda log: None,
 ) -> ProcessResult:
     """Run a program to its end in its own process group.
 
     stdin: bytes, or an iterable of chunks that is written as the program reads it.
     timeout_s: seconds without an end after which the whole group is killed.
     group: processes that are to die together; see `ProcessGroup`.
+    explain: given all that a program printed which failed, says why where it knows.
     Raises MissingToolError if the program cannot be started, EncoderError on a non-zero exit or a
-    time-out, each with the last lines of stderr. Any other exception (Ctrl-C, a failing `stdin`
+    time-out, each with what `explain` says or the last lines of stderr. Any other exception (Ctrl-C, a failing `stdin`
     iterable) kills the group before it is passed on.
     """
     if group is not None and group.closed:
@@ -86,13 +88,13 @@ def run_process(
         pump.join()
         if group is not None:
             group.remove(process)
-    stderr = "\n".join(pump.lines)
+    result = ProcessResult(b"".join(pump.chunks), "\n".join(pump.lines), time.monotonic() - started)
     if pump.expired:
         raise EncoderError(f"{Path(argv[0]).name}: no end after {timeout_s:.0f} s, killed; {_tail(pump.lines)}")
     if code != 0:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-        raise EncoderError(f"{Path(argv[0]).name}: {how}; {_tail(pump.lines)}")
-    return ProcessResult(b"".join(pump.chunks), stderr, time.monotonic() - started)
+        raise EncoderError(explain(result.log) or f"{Path(argv[0]).name}: {how}; {_tail(pump.lines)}")
+    return result
 
 
 class ProcessGroup:

@@ -108,7 +108,7 @@ def encode_still(
         command = encoder.command(job)
         for name, content in command.files.items():
             (job.work_dir / name).write_bytes(content)
-        result = run_process(command.argv, stdin=source.raw(pix_fmt), timeout_s=job.timeout_s)
+        result = run_process(command.argv, stdin=source.raw(pix_fmt), timeout_s=job.timeout_s, explain=command.explain)
         # libvvenc inside ffmpeg can fail with exit 0 and an empty file or none.
         data = job.output.read_bytes() if job.output.exists() else b""
         if not data:

@@ -33,6 +33,8 @@ _APP_PRESETS = re.compile(r"--preset\b[^(]*\(([^)]*)\)")
 _APP_VERSION = re.compile(r"version\s+v?(\d[\w.\-]*)", re.IGNORECASE)
 
 PROGRAM_TIMEOUT_S = 20.0
+# Of a picture's parameter sets, which its own line does not count: some 60 bytes.
+_HEADER_BITS = 1000
 
 
 class VvencEncoder:
@@ -82,13 +84,30 @@ class VvencEncoder:
                 *("-c:v", "libvvenc", "-preset", job.preset, "-qp", str(segment.qp), "-qpa", "0"),
                 *("-threads", str(job.threads), "-vvenc-params", params),
                 str(job.output),
-            )
+            ),
+            explain=lambda log: _without_room(job, self.read_back(job, log)),
         )
 
     def read_back(self, job: EncodeJob, log: str) -> tuple[PictureRecord, ...]:
         found = (match.groups() for match in _PICTURE_LINE.finditer(log))
         records = [PictureRecord(int(poc), kind, float(qp), int(bits)) for poc, kind, qp, bits in found]
         return tuple(sorted(records, key=lambda record: record.index))
+
+
+def _without_room(job: EncodeJob, pictures: tuple[PictureRecord, ...]) -> str | None:
+    """Why ffmpeg gave up, where a picture was too large for it; None where none was.
+
+    For a picture with its headers it has as many bytes as luma samples (`vvenc_accessUnit_alloc_payload` in its
+    libvvenc.c), which noise and dithered pictures exceed at the lowest QPs.
+    """
+    room = 8 * job.format.padded_width * job.format.padded_height
+    largest = max((picture.bits for picture in pictures), default=0)
+    if largest + _HEADER_BITS <= room:
+        return None
+    return (
+        f"a picture takes {largest:,} bits, more than the 8 per pixel that ffmpeg's libvvenc has room for;"
+        " take a higher QP, or another encoder"
+    )
 
 
 def _has_library(ffmpeg: str) -> bool:

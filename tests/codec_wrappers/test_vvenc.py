@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from codec_wrappers.encoder import EncodeCommand, EncodeJob, PictureRecord, get_encoder
+from codec_wrappers.errors import EncoderError
 from codec_wrappers.ffmpeg import ffmpeg_path
 from codec_wrappers.plan import Segment
 from codec_wrappers.process import run_process
@@ -144,3 +146,38 @@ def test_the_command_line_is_pure_and_says_all_that_matters(tmp_path: Path) -> N
     text = " ".join(command.argv)
     for words in ("-qp 33", "-qpa 0", "-preset fast", "-frames:v 3", "-r 25", "-s 96x64", "intraqpoffset=0"):
         assert words in text
+
+
+@pytest.fixture
+def dithered(tmp_path: Path) -> Path:
+    """A GIF of random dots: more bits a pixel at the lowest QPs than the raw picture has."""
+    path = tmp_path / "dithered.gif"
+    dots = np.random.default_rng(0).integers(0, 2, (64, 96, 3), np.uint8) * 255
+    Image.fromarray(dots).convert("P", palette=Image.Palette.WEB).save(path)
+    return path
+
+
+@pytest.mark.parametrize("qp", [0, 3])
+def test_a_picture_that_libvvenc_has_no_room_for_is_said_to_be_one(qp: int, dithered: Path, tmp_path: Path) -> None:
+    """As a still in memory and as a clip of two frames in a file; a higher QP is the way out, as the error says."""
+    with Image.open(dithered) as image:
+        rgb = np.asarray(image.convert("RGB"))
+    encoder = get_encoder("vvenc")
+    told = r"a picture takes [\d,]+ bits, more than the 8 per pixel that .* has room for; take a higher QP"
+    with pytest.raises(EncoderError, match=f"^{told}"):
+        encode_still(StillSource(rgb), qp, encoder)
+    assert encode_still(StillSource(rgb), 30, encoder).qp_read_back == 30
+    clip = tmp_path / "clip.mkv"
+    ffmpeg("-stream_loop", "1", "-i", dithered, "-c:v", "ffv1", "-pix_fmt", "yuv420p", clip)
+    with pytest.raises(EncoderError, match=f"^vvenc on frames 0..1 at QP {qp}: {told}"):
+        encode_clip(clip, tmp_path / "out.mp4", [qp])
+
+
+def test_other_failures_keep_the_last_words_of_the_program(tmp_path: Path) -> None:
+    frames = Frames(scene(96, 64, 1))
+    job = EncodeJob(
+        frames.format, "yuv420p10le", (Segment(0, 1, 33),), "warp", "still", tmp_path / "x.266", tmp_path
+    )  # fmt: skip
+    command = VvencEncoder().command(job)
+    with pytest.raises(EncoderError, match=r"exit \d+; its last words: .*warp"):
+        run_process(command.argv, stdin=frames.read(0, 1, "yuv420p10le"), explain=command.explain)
