@@ -14,8 +14,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.vcm_ratecontrol.bench_runs import run, small_pictures, unseen
+from tests.vcm_ratecontrol.encode_runs import REPOSITORY
 from vcm_ratecontrol.bench.markdown import markdown_tables
-from vcm_ratecontrol.bench.results import csv_text, document, json_text
+from vcm_ratecontrol.bench.report import page_html
+from vcm_ratecontrol.bench.results import Document, csv_text, document, json_text
 from vcm_ratecontrol.bench.run import BenchRun
 from vcm_ratecontrol.bench.writing import read_results, write_results
 
@@ -103,3 +105,42 @@ def test_a_browser_shows_every_picture_of_the_page(bench: BenchRun, tmp_path: Pa
     shown = done.stdout.partition("<title>")[2].partition("</title>")[0].split(",")
     assert len(shown) >= 8
     assert set(shown) == {"true"}
+
+
+def published(name: str) -> Document:
+    return read_results(REPOSITORY / "data" / "benchmarks" / name / "results.json")
+
+
+def shown_of(found: Document) -> _Page:
+    page = _Page()
+    page.feed(page_html(found, [None] * len(found["codecs"])))
+    return page
+
+
+BY_SMR = {"Bits saved at equal satisfaction", "Savings per item", "Savings against effort"}
+
+
+def test_methods_per_object_alone_get_no_empty_tables_and_plots() -> None:
+    """They meet no target SMR, so that what is ordered by it would hold the anchor alone, or nothing."""
+    found = published("objects")
+    text = page_html(found, [None] * len(found["codecs"]))
+    assert "same judged mean SMR; in brackets" not in text
+    assert text.count("Coding per object: bits saved") == len(found["codecs"])
+    assert "<tbody>\n</tbody>" not in text
+    page = shown_of(found)
+    assert not BY_SMR & set(page.headings)
+    assert page.headings.count("Rate against mAP") == len(found["codecs"])
+
+
+def test_beside_others_they_have_their_own_table_alone() -> None:
+    both = published("stills-known")
+    codec, per_object = both["codecs"][0], published("objects")["codecs"][0]
+    assert set(shown_of({**both, "codecs": [codec]}).headings) >= BY_SMR
+    added = [method for method in per_object["methods"] if method["name"] != "flat"]
+    mixed = {**both, "codecs": [{**codec, "methods": [*codec["methods"], *added]}]}
+    text = page_html(mixed, [None])
+    by_smr, _, rest = text.partition("Coding per object: bits saved")
+    assert "<code>smr-pooled</code>" in by_smr
+    assert "<code>jrd</code>" not in by_smr
+    assert "<code>jrd</code>" in rest
+    assert set(shown_of(mixed).headings) >= BY_SMR

@@ -58,9 +58,11 @@ def rate_curves(codec: Document, value: str, title: str) -> Figure:
     return figure
 
 
-def savings_overview(codec: Document, targets: Sequence[str]) -> Figure:
-    """Savings of every method at every target, with their intervals."""
+def savings_overview(codec: Document, targets: Sequence[str]) -> Figure | None:
+    """Savings of every method at every target, with their intervals; None where there is no method but the anchor."""
     methods = [method for method in codec["methods"] if method["name"] != "flat"]
+    if not methods:
+        return None
     figure = new_figure(9, 1.2 + 0.32 * len(methods))
     axes = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
     for ax, target in zip(axes, targets, strict=True):
@@ -108,13 +110,13 @@ def item_savings_plot(codec: Document, target: str) -> Figure | None:
 
 
 def level_histogram(codec: Document, target: str) -> Figure | None:
-    """How often each method chooses each QP at one target; None where no method has any."""
+    """How often each method chooses each QP at one target; None where no method but the anchor has any."""
     chosen = {}
     for method in codec["methods"]:
         one = method["near"].get(target)
         if one is not None and None not in method["points"][one["point"]]["levels"]:
             chosen[method["name"]] = method["points"][one["point"]]["levels"]
-    if not chosen:
+    if not chosen.keys() - {"flat"}:
         return None
     levels = codec["levels"]
     counts = np.array([[column.count(level) for level in levels] for column in chosen.values()])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from codec_wrappers.errors import MissingToolError
 from vcm_ratecontrol.bench import plots
-from vcm_ratecontrol.bench.examples import make_examples
+from vcm_ratecontrol.bench.examples import Examples, make_examples
 from vcm_ratecontrol.bench.object_maps import LABELS
 from vcm_ratecontrol.bench.results import Document
-from vcm_ratecontrol.bench.run import BenchRun, CodecRun
+from vcm_ratecontrol.bench.run import BenchRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,36 +32,47 @@ def require_plots() -> None:
 
 def report_html(run: BenchRun, found: Document, n_examples: int) -> str:
     """The page. found: `results.document` of the run. n_examples: pictures that are shown of each encoder."""
+    settings = run.settings
+    examples = [make_examples(one, settings.targets, settings.selection.max_side, n_examples) for one in run.codecs]
+    return page_html(found, examples)
+
+
+def page_html(found: Document, examples: Sequence[Examples | None]) -> str:
+    """The page of a results document. examples: of each of its encoders."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _percent, "share": _share, "plain": _plain}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    targets = [f"{target:g}" for target in run.settings.targets]
-    parts = [
-        _part(one, codec, targets, run, n_examples) for one, codec in zip(run.codecs, found["codecs"], strict=True)
-    ]
-    text: str = template.render(found=found, parts=parts, targets=targets, object_methods=LABELS)
+    targets = [f"{target:g}" for target in found["settings"]["targets"]]
+    parts = [_part(codec, targets, shown) for codec, shown in zip(found["codecs"], examples, strict=True)]
+    text: str = template.render(found=found, parts=parts, targets=targets)
     return text
 
 
-def _part(run: CodecRun, codec: Document, targets: Sequence[str], bench: BenchRun, n_examples: int) -> dict[str, Any]:
+def _part(codec: Document, targets: Sequence[str], examples: Examples | None) -> dict[str, Any]:
     target = _best_target(codec, targets)
-    settings = bench.settings
-    examples = make_examples(run, settings.targets, settings.selection.max_side, n_examples)
     return {
         "codec": codec,
         "plots": _plots(codec, targets, target),
         "examples": examples,
         "target": target,
+        "by_smr": [method for method in _by_smr(codec)["methods"] if method["name"] != "flat"],
+        "near": [method for method in codec["methods"] if method["near"][target]],
         "asked": [method for method in codec["methods"] if all(name in method["asked"] for name in targets)],
         "objects": [method for method in codec["methods"] if method["name"] in LABELS],
     }
 
 
+def _by_smr(codec: Document) -> Document:
+    """Without the methods that are given a share of machines per object: they meet no target SMR."""
+    return {**codec, "methods": [method for method in codec["methods"] if method["name"] not in LABELS]}
+
+
 def _plots(codec: Document, targets: Sequence[str], target: str) -> list[dict[str, str]]:
     """Title, text and image of each; those per item at one target."""
     drawn: list[dict[str, str]] = []
+    by_smr = _by_smr(codec)
 
     def draw(title: str, text: str, make: Callable[[], Figure | None]) -> None:
         figure = make()
@@ -71,7 +82,7 @@ def _plots(codec: Document, targets: Sequence[str], target: str) -> list[dict[st
     draw(
         "Bits saved at equal satisfaction",
         "Against the best single QP with the same judged mean SMR. Lines: 95 % intervals over items.",
-        lambda: plots.savings_overview(codec, targets),
+        lambda: plots.savings_overview(by_smr, targets),
     )
     draw(
         "Rate against SMR",
@@ -93,7 +104,7 @@ def _plots(codec: Document, targets: Sequence[str], target: str) -> list[dict[st
     draw(
         "Savings per item",
         "A picture below zero gets more bits than at the single QP: it pays for the others.",
-        lambda: plots.item_savings_plot(codec, target),
+        lambda: plots.item_savings_plot(by_smr, target),
     )
     draw(
         "Chosen QPs",
@@ -103,7 +114,7 @@ def _plots(codec: Document, targets: Sequence[str], target: str) -> list[dict[st
     draw(
         "Savings against effort",
         "Encodes include the final one. Exhaustive methods code every level.",
-        lambda: plots.effort_plot(codec, target),
+        lambda: plots.effort_plot(by_smr, target),
     )
     return drawn
 
