@@ -239,13 +239,13 @@ class ObjectObjective:
     def _validation(self) -> list[Target]:
         return self.judged("validation", self.options.validation_objects)
 
-    def judged(self, split: Split, most: int) -> list[Target]:
-        """Objects of a split in the first two partitions, with one detector at hand for every second; at most so many
-        (0: all), a random choice that is always the same."""
+    def judged(self, split: Split, most: int, numbers: Sequence[int] = (0, 1)) -> list[Target]:
+        """Objects of a split in the partitions of these numbers, with one detector at hand for every second; at most
+        so many (0: all), a random choice that is always the same."""
         rng = np.random.default_rng(0)
         pictures = set(self._objects(split))
         found: list[Target] = []
-        for number in range(min(2, len(self.partitions))):
+        for number in numbers[: len(self.partitions)]:
             for (at, row), members in sorted(self._drawable[number].items()):
                 if (at, row) not in pictures:
                     continue

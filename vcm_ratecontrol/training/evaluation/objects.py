@@ -17,7 +17,7 @@ from vcm_ratecontrol.training.curve_bank import Partition
 from vcm_ratecontrol.training.data import TrainingData
 from vcm_ratecontrol.training.evaluation.curve_report import AMONG_JUDGES
 from vcm_ratecontrol.training.evaluation.figures import Figure, Report, Resampling, Row, Table, figure
-from vcm_ratecontrol.training.evaluation.object_levels import predicted_levels
+from vcm_ratecontrol.training.evaluation.object_levels import MEDIAN, predicted_levels
 from vcm_ratecontrol.training.evaluation.object_references import (
     Shrinkage,
     levels_of,
@@ -39,6 +39,9 @@ SIDES = (0, 48, 96, 192, 10_000)
 
 MOST_FULL_REFERENCE = 200
 """Objects of a full-reference network, which looks at every measured QP, when nobody says how many."""
+
+MOST_SHRINKING = 100
+"""Objects of validation pictures that tell by how much to shrink."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,18 +77,22 @@ def evaluate_objects(
     progress: Progress = SILENT,
 ) -> tuple[Report, dict[str, Draw]]:
     """The report and its charts. The best constant is that of the judged objects themselves: hard to beat."""
-    parts = [Partition(data.machines.judging, data.machines.choosing)]
+    judging, choosing = data.machines.judging, data.machines.choosing
+    parts = [Partition(judging, choosing), Partition(choosing, judging)]
     values = {name: value for name, value in card.config.training.items() if name in ("ratio", "least_machines")}
     objective = ObjectObjective(card.config, values, data, 0, parts)
     most = settings.most or (MOST_FULL_REFERENCE if objective.pairs else 0)
-    judged = Judged.of(objective, objective.judged(settings.split, most))
+    judged = Judged.of(objective, objective.judged(settings.split, most, (0,)))
     rows = reference_rows(objective, judged, settings.how)
     charts: dict[str, Draw] = {}
     for count in (0,) if objective.pairs else (0, 1, 2):
         rng = np.random.default_rng(count)
         asked = [replace(t, told=objective.told(rng, t.labels_at, t.partition, count)) for t in judged.targets]
         progress.phase(f"asking with {count} detectors at hand", len(asked))
-        for decoding, levels in predicted_levels(network, objective, asked, device, progress).items():
+        said = predicted_levels(network, objective, asked, device, progress)
+        if objective.pairs and settings.split != "validation":
+            said |= _shrunk(network, objective, said[MEDIAN], most, device, progress)
+        for decoding, levels in said.items():
             name = f"{count} detectors at hand" + (f", {decoding}" if decoding else "")
             rows.append(judged.row(name, levels, settings.how))
             if not count:
@@ -98,10 +105,23 @@ def evaluate_objects(
         " those. The floor is half the difference between two random halves of the judges; a half of one to three is a"
         " noisy thing to predict. Intervals: over pictures."
     )
+    if objective.pairs:
+        note += " 'Shrunk': by what fits validation pictures, judged by the machines that train."
     if not data.machines.disjoint:
         note += f" {AMONG_JUDGES}"
     facts = {"split": settings.split, "objects": len(judged.true), "judging machines": list(data.machines.judging)}
     return Report(facts, [Table(f"JRD of objects, {kind}", COLUMNS, rows, note)]), charts
+
+
+def _shrunk(
+    network: nn.Module, objective: ObjectObjective, levels: Floats, most: int, device: torch.device, progress: Progress
+) -> dict[str, Floats]:
+    """Full reference: the levels as far from the constant as fits what the network says of validation pictures, where
+    the machines that it was trained with judge. A network that learnt at a few QPs is not to be believed at others."""
+    known = objective.judged("validation", min(most, MOST_SHRINKING), (1,))
+    progress.phase("asking about validation objects", len(known))
+    said = predicted_levels(network, objective, known, device, progress)[MEDIAN]
+    return {f"{MEDIAN}, shrunk": Shrinkage.fitted(said, levels_of(objective, known))(levels)}
 
 
 def reference_rows(objective: ObjectObjective, judged: Judged, how: Resampling) -> list[Row]:
