@@ -39,13 +39,13 @@ def decision_table(case: Case, answers: Sequence[Answer], offset: Floats, how: R
     def curves(mean: Floats, shift: Floats) -> Believed:
         return shifted_curves(mean, shift, qps), truth.bits
 
+    others = {"other machines measured: their shift, true bits": [curves(own, TRANSFER_SHRINK * case.other_shift)]}
     known: dict[str, list[Believed]] = {
         "blind: mean curve, true bits": [curves(own, flat)],
+        **(others if case.disjoint else {}),
         "the judges' best shift, true bits": [curves(case.judge.mean, case.true_shift)],
         "known machines: all measured": [(truth.smr, truth.bits)],
     }
-    if case.disjoint:
-        known["other machines measured: their shift, true bits"] = [curves(own, TRANSFER_SHRINK * case.other_shift)]
     rows = [_row(truth, name, believed, how) for name, believed in known.items()]
     for count in dict.fromkeys(answer.question.count for answer in answers):
         drawn = [answer for answer in answers if answer.question.count == count]
