@@ -1,9 +1,9 @@
 """What cutting a clip into segments costs in bits, against one unsegmented encode at the same QP.
 
-    python -m benchmarks.segment_cost clip.mp4 ... [--qp 37] [--seconds 10] [--segment-seconds 2]
+    python -m benchmarks.segment_cost clip.mp4 ... [--qp 37] [--seconds 10] [--segment-seconds 2 4]
 
 Three unsegmented encodes with VVenC are compared with: as it codes by itself (an intra picture about every second, to
-be able to seek), with an intra picture as often as segments are long, and with a single one at the beginning, as no
+be able to seek), with an intra picture every two seconds and open GOPs, and with a single one at the beginning, as no
 player would want it. Segments begin at scene cuts, too, where an encoder needs an intra picture anyway.
 """
 
@@ -46,22 +46,24 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--qp", type=int, default=37)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--segment-seconds", type=float, default=2.0)
+    parser.add_argument("--segment-seconds", type=float, nargs="+", default=[2.0, 4.0])
     given = parser.parse_args()
-    print(f"QP {given.qp}, segments of at most {given.segment_seconds} s, bits of segments against unsegmented\n")
-    print("| clip | segments | bits | by itself | intra every segment | one intra |\n|---|---|---|---|---|---|")
+    print(f"QP {given.qp}, bits of segments against unsegmented\n")
+    print("| clip | longest segment, s | segments | bits | by itself | intra every 2 s | one intra |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for path in given.clips:
         with tempfile.TemporaryDirectory() as folder:
             clip = open_clip(repeated(path.resolve(), given.seconds, Path(folder) / "clip.mp4"))
             output = Path(folder) / "out.mp4"
-            ours = encode(clip.path, output, qp=given.qp, segment_seconds=given.segment_seconds, anchor=False)
             whole = Segment(0, clip.n_frames, given.qp)
             command = segment_command(whole, clip, get_encoder("vvc"), Path(folder), EncodeOptions())
-            period = max(1, round(given.segment_seconds * float(clip.frame_rate)))
+            period = max(1, round(2 * float(clip.frame_rate)))
             ways = ("", f":refreshtype=cra:intraperiod={-(-period // 32) * 32}", OURS)
             others = [unsegmented(clip, command, way, Path(folder) / "one.mp4") for way in ways]
-            shares = " | ".join(f"{ours.bits / bits - 1:+.1%}" for bits in others)
-            print(f"| {path.name} | {len(ours.segments)} | {ours.bits:,} | {shares} |", flush=True)
+            for longest in given.segment_seconds:
+                ours = encode(clip.path, output, qp=given.qp, segment_seconds=longest, anchor=False, overwrite=True)
+                shares = " | ".join(f"{ours.bits / bits - 1:+.1%}" for bits in others)
+                print(f"| {path.name} | {longest:g} | {len(ours.segments)} | {ours.bits:,} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from codec_wrappers.errors import InputError
 from vcm_ratecontrol.jrd.levels import DEFAULT_CAUTION, DEFAULT_POOLING
 from vcm_ratecontrol.machines.library import LibraryRef
 from vcm_ratecontrol.machines.network import DEFAULT_MIN_CONFIDENCE
+from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT, SEGMENT_SECONDS
 from vcm_ratecontrol.progress import Progress
 from vcm_ratecontrol.ratecontrol.planning import Pool, Target
 from vcm_ratecontrol.ratecontrol.probe_cache import default_cache_folder
@@ -136,8 +137,8 @@ def request_of(source: PathLike, output: PathLike, options: EncodeArguments) -> 
         codec=options.get("codec", "vvc"),
         executable=_path(options.get("encoder_path")),
         preset=options.get("preset"),
-        segment_seconds=options.get("segment_seconds", 2.0),
-        frames_per_segment=options.get("frames", 2),
+        segment_seconds=options.get("segment_seconds", SEGMENT_SECONDS),
+        frames_per_segment=options.get("frames", FRAMES_PER_SEGMENT),
         workers=options.get("workers", 0),
         cache=default_cache_folder() if cache == DEFAULT_CACHE else _path(cache),
         anchor=options.get("anchor"),
@@ -170,11 +171,11 @@ def jrd_request_of(source: PathLike, output: PathLike, options: JRDArguments) ->
         codec=options.get("codec", "vvc"),
         executable=_path(options.get("encoder_path")),
         preset=options.get("preset"),
-        segment_seconds=options.get("segment_seconds", 2.0),
+        segment_seconds=options.get("segment_seconds", SEGMENT_SECONDS),
         workers=options.get("workers", 0),
         verify=settings.machines if options.get("verify_jrd") else None,
         thresholds=thresholds_of(options),
-        frames_per_segment=options.get("frames", 2),
+        frames_per_segment=options.get("frames", FRAMES_PER_SEGMENT),
         anchor=options.get("anchor") is not False,
         overwrite=options.get("overwrite", False),
         dry_run=options.get("dry_run", False),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.errors import InputError
+from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT, SEGMENT_SECONDS
 from vcm_ratecontrol.ratecontrol.planning import Target
 from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 
@@ -50,8 +51,8 @@ class EncodeRequest:
     codec: str = "vvc"
     executable: Path | None = None
     preset: str | None = None
-    segment_seconds: float = 2.0
-    frames_per_segment: int = 2
+    segment_seconds: float = SEGMENT_SECONDS
+    frames_per_segment: int = FRAMES_PER_SEGMENT
     workers: int = 0
     cache: Path | None = None
     anchor: bool | None = None

@@ -14,6 +14,7 @@ from vcm_ratecontrol.cli.encode_batch import batch_fields, close, is_folder, tel
 from vcm_ratecontrol.cli.jrd_encode import encode_jrd_options, run_jrd
 from vcm_ratecontrol.cli.jrd_options import JRDOptions
 from vcm_ratecontrol.cli.machine_options import MachineOptions, machine_options
+from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT, SEGMENT_SECONDS
 
 if TYPE_CHECKING:
     from vcm_ratecontrol.options import EncodeArguments, JRDArguments
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 @click.option("--codec", default="vvc", show_default=True, help="vvc, hevc, hevc-kvazaar, av1, or an encoder's name.")
 @click.option("--encoder-path", type=PATH, help="A program to use in place of the bundled one.")
 @click.option("--preset", help="The encoder's preset.  [default: the encoder's, for VVenC faster]")
-@click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=2.0, show_default=True,
+@click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=SEGMENT_SECONDS, show_default=True,
               help="Longest segment of a clip, give or take 10 %; each has a QP of its own.")  # fmt: skip
-@click.option("--frames", type=click.IntRange(min=1), default=2, show_default=True,
+@click.option("--frames", type=click.IntRange(min=1), default=FRAMES_PER_SEGMENT, show_default=True,
               help="Frames looked at in each segment.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Parallel encoders.  [default: one per core]")
 @click.option("--cache", type=PATH, help="Folder of measured probes.  [default: user cache]")

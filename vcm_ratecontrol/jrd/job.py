@@ -24,6 +24,7 @@ from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders, read_boxes
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
 from vcm_ratecontrol.media import Clip, cut_segments, open_clip
+from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT, SEGMENT_SECONDS
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.report import AnchorReport
@@ -49,11 +50,11 @@ class JRDRequest:
     codec: str = "vvc"
     executable: Path | None = None
     preset: str | None = None
-    segment_seconds: float = 2.0
+    segment_seconds: float = SEGMENT_SECONDS
     workers: int = 0
     verify: LibraryRef | None = None
     thresholds: Thresholds = DEFAULT_THRESHOLDS
-    frames_per_segment: int = 2
+    frames_per_segment: int = FRAMES_PER_SEGMENT
     anchor: bool = True
     overwrite: bool = False
     dry_run: bool = False

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 Detector = Literal["adaptive", "content"]
 
+SEGMENT_SECONDS = 4.0
+"""Longest segment, for callers without a wish. In shorter ones intra pictures and closed GOPs cost more bits than an
+encoder's own random access (docs/rate-control.md)."""
+
+FRAMES_PER_SEGMENT = 3
+"""Frames of a segment that are looked at, likewise."""
+
 # PySceneDetect reduces to about this width before it compares colours.
 DETECTION_WIDTH = 256
 
@@ -72,7 +79,7 @@ def _make_detector(name: Detector, min_scene_frames: int) -> SceneDetector:
 
 
 def cut_segments(
-    clip: Clip, max_seconds: float = 2.0, min_seconds: float = 0.5, detector: Detector = "adaptive"
+    clip: Clip, max_seconds: float = SEGMENT_SECONDS, min_seconds: float = 0.5, detector: Detector = "adaptive"
 ) -> tuple[range, ...]:
     """Decode a clip once and cut it: the one-line form of a pass with `SceneCuts` and `segments_from_cuts`.
 
@@ -91,7 +98,7 @@ def cut_segments(
 
 
 def segments_from_cuts(
-    clip: Clip, cuts: Sequence[int], max_seconds: float = 2.0, min_seconds: float = 0.5
+    clip: Clip, cuts: Sequence[int], max_seconds: float = SEGMENT_SECONDS, min_seconds: float = 0.5
 ) -> tuple[range, ...]:
     """Segments in order; together they are exactly all frames.
 
