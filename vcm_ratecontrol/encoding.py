@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder, get_encoder
-from codec_wrappers.errors import TargetMissedError
+from codec_wrappers.errors import EncoderError, TargetMissedError
 from codec_wrappers.join import Companions, Timing, check_companions, check_suffix
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map
 from codec_wrappers.plan import EncodePlan, Segment
@@ -275,11 +275,11 @@ def _written(
 ) -> EncodeReport:
     """Join, verify and rename one file, and look at it where that was asked."""
     job, clip = item.job, item.job.clip
-    anchor = _anchor(item, coded, progress)
     timing = Timing(clip.time_base, clip.pts)
     output = job.request.output
     size = assemble(coded, job.encoder, output, timing, item.folder, companions_of(clip)).file_bytes
     verified = _verified(item, judges, progress) if job.request.verify_smr else None
+    anchor = _anchor(item, coded)
     return _report(item, target, coded, anchor, verified, size, started)
 
 
@@ -312,8 +312,9 @@ def _code(
     return in_parallel(run, order, pieces[0].options.n_workers, pieces[0].group.close)
 
 
-def _anchor(item: _Decided, coded: Sequence[CodedJob], progress: Progress) -> AnchorReport | None:
-    """Evenly spread segments at the anchor QP against the bits of just these; predicted where that is enough."""
+def _anchor(item: _Decided, coded: Sequence[CodedJob]) -> AnchorReport | None:
+    """Evenly spread segments at the anchor QP against the bits of just these; predicted where that is enough. The file
+    is written already: an anchor that cannot be coded is a note."""
     request, job = item.job.request, item.job
     if request.anchor is False:
         return None
@@ -322,8 +323,13 @@ def _anchor(item: _Decided, coded: Sequence[CodedJob], progress: Progress) -> An
     count = min(ANCHOR_SEGMENTS, len(coded))
     chosen = [coded[(2 * k + 1) * len(coded) // (2 * count)] for k in range(count)]
     at_anchor = [(0, Segment(c.segments[0].start, c.segments[-1].stop, ANCHOR_QP)) for c in chosen]
-    flat = Pieces(job.clip, job.encoder, job.options, item.folder / "anchor", item.pieces.group)
-    anchors = _code(at_anchor, [flat], SILENT)
+    try:
+        with guarded_group() as group:
+            flat = Pieces(job.clip, job.encoder, job.options, item.folder / "anchor", group)
+            anchors = _code(at_anchor, [flat], SILENT)
+    except EncoderError as error:
+        job.notes.append(f"no saving is told, as the anchor at QP {ANCHOR_QP} could not be coded: {error}")
+        return None
     bits, anchor_bits = sum(c.bits for c in chosen), sum(a.bits for a in anchors.values())
     return AnchorReport(ANCHOR_QP, count, anchor_bits, 1.0 - bits / anchor_bits)
 

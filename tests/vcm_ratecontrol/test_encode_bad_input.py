@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from codec_wrappers.verify import decoded_frames
 from tests.codec_wrappers.joining import ffmpeg
 from tests.vcm_ratecontrol.encode_runs import (
     FAST,
@@ -235,6 +236,15 @@ def test_an_encoder_that_fails_while_probing_is_exit_4(
     options = machine_options(machines_dir, 0.9, ("yolo_fastestv2",))
     source = synthetic_clip("three_scenes.mp4")
     refused(tmp_path, 4, "exit 9", arguments=(source, "-o", tmp_path / "out.mp4", *options, "--workers", 3), env=broken)
+
+
+def test_an_anchor_that_cannot_be_coded_costs_no_result(synthetic_clip: Callable[[str], Path], tmp_path: Path) -> None:
+    env = wrapper(tmp_path / "ffmpeg", before='case "$*" in *"-qp 22 "*) exit 9;; esac')
+    output = tmp_path / "out.mp4"
+    run = vcm_encode(synthetic_clip("plain.mp4"), "-o", output, "--qp", 40, "--json", cache=tmp_path / "cache", env=env)
+    assert (run.code, run.end["anchor"]) == (0, None)
+    assert any("anchor at QP 22 could not be coded" in note for note in run.end["notes"])
+    assert decoded_frames(output) == run.end["n_frames"]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
