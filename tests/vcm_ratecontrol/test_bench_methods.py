@@ -58,7 +58,7 @@ def chosen(given: View, name: str, target: float, probes: int = 3) -> tuple[floa
     return float(smr.mean()), float(bits.sum()), float(choice.encodes.sum(axis=1).mean())
 
 
-@pytest.mark.parametrize("name", ["oracle-pooled", "smr-pooled-0", "smr-pooled"])
+@pytest.mark.parametrize("name", ["oracle-pooled", "smr-pooled-0", "smr-pooled-bits", "smr-pooled"])
 def test_pooled_methods_meet_the_mean_in_fewer_bits_than_flat(name: str) -> None:
     given = view()
     smr, bits, _ = chosen(given, name, 0.9)
@@ -134,7 +134,11 @@ def test_methods_by_name_and_group() -> None:
     assert (found.metrics, found.objects, found.predictor) == (("vmaf",), ("jrd",), None)
     with pytest.raises(InputError, match="no method 'oracel'"):
         choose_methods(("oracel",), encoder, 3, None)
-    assert [method.name for method in predicted_methods(0)] == ["smr-pooled-0", "smr-each-0"]
+    assert [method.name for method in predicted_methods(0)] == [
+        "smr-pooled-0",
+        "smr-each-0",
+        "smr-pooled-bits",
+    ]
 
 
 def scores(smr: list[float], bits: list[float]) -> Scores:

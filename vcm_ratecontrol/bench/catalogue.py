@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Names that stand for several methods.
 GROUPS = {
-    "smr": ("smr-pooled-0", "smr-each-0", "smr-pooled", "smr-each"),
+    "smr": ("smr-pooled-0", "smr-each-0", "smr-pooled-bits", "smr-pooled", "smr-each"),
     "oracles": ("oracle-each", "oracle-pooled"),
     "controls": ("smr-shuffled", "random-levels"),
     "objects": tuple(LABELS),

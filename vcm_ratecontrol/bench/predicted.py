@@ -14,7 +14,6 @@ from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice
 from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled, search_smr
 from vcm_ratecontrol.bench.table import Floats, Indices, Table
 from vcm_ratecontrol.bench.view import Prediction, View
-from vcm_ratecontrol.ratecontrol.exploration import MIN_GAP
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
 from vcm_ratecontrol.scoring import Tasks
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 # Tried in this order where nobody names a predictor.
 PREDICTORS = ("curve_small", "curve_evidence")
+
+COUNTED = 2
+"""Probes of vcm-encode by default, where they tell bits alone."""
 
 Decide = Callable[[View, Floats, Floats, float], Indices]
 
@@ -135,10 +137,12 @@ def _curves(
 
 
 def predicted_methods(probes: int) -> tuple[Targeted, ...]:
-    """`smr` in its four forms: pooled and each, without probes and with `probes` of them."""
+    """`smr` in its forms: pooled and each, without probes, with `probes` of them, and pooled with probes that tell bits
+    alone."""
     methods = [
         Targeted("smr-pooled-0", "predicted, pooled, no probe", NOTHING, _unprobed(pooled)),
         Targeted("smr-each-0", "predicted, each picture, no probe", NOTHING, _unprobed(each)),
+        Targeted("smr-pooled-bits", f"predicted, pooled, bits of {COUNTED} probes", NOTHING, _pooled_counted(COUNTED)),
     ]
     if probes:
         text = f"{probes} probe{'s' * (probes > 1)}"
@@ -180,14 +184,26 @@ class _Known:
     """A probe whose result the table holds."""
 
     bits: int
-    value: float
+    value: float | None
 
-    def smr(self, task: Tasks) -> float:
+    def smr(self, task: Tasks) -> float | None:
         return self.value
 
 
 def _pooled_probed(probes: int) -> Callable[[View, float], Choice]:
     """The rounds of vcm-encode: machines that judge are believed, others by their share of the truth."""
+    return _rounds(probes, lambda view, at: float(view.smr[at]), asks=True)
+
+
+def _pooled_counted(probes: int) -> Callable[[View, float], Choice]:
+    """The rounds of vcm-encode for clips without machines: probes tell bits alone."""
+    return _rounds(probes, lambda view, at: None, asks=False)
+
+
+def _rounds(
+    probes: int, smr_of: Callable[[View, tuple[int, int]], float | None], *, asks: bool
+) -> Callable[[View, float], Choice]:
+    """smr_of: what a probe of a unit and column tells besides its bits. asks: it asks machines."""
 
     def choose(view: View, target: float) -> Choice:
         prediction = _of(view)
@@ -196,10 +212,10 @@ def _pooled_probed(probes: int) -> Callable[[View, float], Choice]:
         def probe_all(wanted: Sequence[tuple[int, int]]) -> list[_Known]:
             for at in wanted:
                 probed[at] = True
-            return [_Known(int(view.bits[at]), float(view.smr[at])) for at in wanted]
+            return [_Known(int(view.bits[at]), smr_of(view, at)) for at in wanted]
 
-        curves, gap = _curves_of(view, prediction), MIN_GAP / _step(view)
-        rounds = Rounds(curves, Target(target, pool="mean"), probe_all, judges=view.known, min_gap=gap)
+        curves, aim = _curves_of(view, prediction), Target(target, pool="mean")
+        rounds = Rounds(curves, aim, probe_all, judges=view.known and asks, step=_step(view))
         return Choice(rounds.run(probes).qps.astype(np.intp), probed, float(prediction.seconds.sum()))
 
     return choose

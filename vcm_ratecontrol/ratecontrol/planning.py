@@ -140,11 +140,11 @@ def plan(curves: Curves, target: Target, allowed: Flags | None = None) -> Plan:
     return Plan(qps, reached, mean_smr)
 
 
-def replan(curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]]) -> Plan:
-    """The plan, with probes kept where they lie near it, or where little would change, and the target is met all the
-    same."""
+def replan(curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]], near: int = NEAR_QP) -> Plan:
+    """The plan, with probes kept where they lie at most `near` QPs beside it, or where little would change, and the
+    target is met all the same."""
     free = plan(curves, target)
-    chosen = _if_as_good(plan(curves, target, _kept(curves, target, probed, free, NEAR_QP)), free)
+    chosen = _if_as_good(plan(curves, target, _kept(curves, target, probed, free, near)), free)
     moved = _most_moved(curves, probed, chosen)
     bounded = _kept(curves, target, probed, chosen, len(curves.qps))
     bounded[moved] = True

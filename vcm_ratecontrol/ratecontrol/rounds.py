@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vcm_ratecontrol.ratecontrol.exploration import MIN_GAP, next_levels
 from vcm_ratecontrol.ratecontrol.planning import (
+    NEAR_QP,
     Curves,
     Flags,
     Plan,
@@ -82,14 +83,15 @@ class Rounds(Generic[P]):
         *,
         judges: bool,
         look_again: Callable[[Sequence[tuple[int, int]]], Sequence[P]] | None = None,
-        min_gap: float = MIN_GAP,
+        step: float = 1.0,
     ) -> None:
         """probe_all: probes (item, QP) pairs, in parallel as it likes. judges: the probes are made by the machines that
         count, and the target must be met as measured. look_again: with judges, where probes look at a sample of an
-        item's frames: probes of coded (item, QP) pairs on other frames. min_gap: see `next_levels`."""
+        item's frames: probes of coded (item, QP) pairs on other frames. step: QPs between two columns of the
+        curves, where they are not those of all QPs but counted from 0."""
         self._first, self._target, self._probe_all, self._judges = curves, target, probe_all, judges
         self._look_again = look_again if judges else None
-        self._min_gap = min_gap
+        self._min_gap, self._near = MIN_GAP / step, int(NEAR_QP / step)
         self._curves = curves
         self._probes: list[dict[int, P]] = [{} for _ in range(len(curves))]
         self._points: list[dict[int, ProbePoint]] = [{} for _ in range(len(curves))]
@@ -103,7 +105,9 @@ class Rounds(Generic[P]):
         for left in range(probes - 1, -1, -1):
             if not self._probe(qps) or not left:
                 break
-            qps = self._promising(left) if explores else replan(self._curves, self._target, self._points).qps
+            qps = (
+                self._promising(left) if explores else replan(self._curves, self._target, self._points, self._near).qps
+            )
         if probes:
             planned = self._settled() if self._judges else self._affordable()
         return Settled(
