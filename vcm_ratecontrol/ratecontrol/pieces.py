@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder
+from codec_wrappers.errors import EncoderError
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment, segment_command
 from codec_wrappers.plan import Segment
 from codec_wrappers.process import ProcessGroup
@@ -42,11 +43,17 @@ class Pieces:
         with self._lock:
             known = self._made.get(segment)
         if known is None:
-            folder = self._home(segment)
-            known = encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map)
+            known = self._code(segment)
             with self._lock:
                 self._made[segment] = known
         return known
+
+    def _code(self, segment: Segment) -> CodedJob:
+        folder = self._home(segment)
+        try:
+            return encode_segment(segment, self.clip, self.encoder, folder, self.options, self.group, self._qp_map)
+        except EncoderError as error:
+            raise EncoderError(f"{self.clip.path}: {error}") from error  # a job may be of many files
 
     def planned(self, segment: Segment, bits: int = 0) -> CodedJob:
         """What `get` would run, without running it. bits: what they are known to be."""
