@@ -31,7 +31,7 @@ from codec_wrappers.plan import EncodePlan, Segment
 from vcm_ratecontrol.bench.detection_metrics import pseudo_average_precision
 from vcm_ratecontrol.bench.matched import bits_at
 from vcm_ratecontrol.jrd.analysis import clip_levels
-from vcm_ratecontrol.jrd.coding import code_map, method_of
+from vcm_ratecontrol.jrd.coding import code_map, method_of, pooled
 from vcm_ratecontrol.jrd.frame_levels import LevelSource
 from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, SegmentLayers, composite, evened, segment_layers
 from vcm_ratecontrol.jrd.levels import DEFAULT_POOLING, Pooling
@@ -107,20 +107,14 @@ class Judging:
         capabilities = encoder.capabilities()
         block_size = capabilities.block_size or BLOCK_SIZE
         found = clip_levels(item.clip, source, block_size, settings.looks_per_second)
-        planned = qp_map_of(
-            found.levels,
-            item.clip.width,
-            item.clip.height,
-            block_size,
-            background_qp_of(settings.background_qp, capabilities),
-            (capabilities.qp_min, capabilities.qp_max),
-        )
-        qp_map = planned.map
-        if settings.pooling is not None and method_of(encoder) == "pre-coding":
-            qp_map = evened(qp_map, item.segments, background_qp_of(settings.background_qp, capabilities))
+        background = background_qp_of(settings.background_qp, capabilities)
+        limits = capabilities.qp_min, capabilities.qp_max
+        wanted = qp_map_of(found.levels, item.clip.width, item.clip.height, block_size, background, limits)
+        if settings.pooling is not None:
+            wanted = pooled(wanted, item.segments, encoder, background, item.clip.kind)
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "objects.mp4"
-            result, _ = code_map(item.clip, qp_map, item.segments, encoder, output, options_for(item.clip))
+            result, _ = code_map(item.clip, wanted.map, item.segments, encoder, output, options_for(item.clip))
             looks = self.look(decoded_like(item.clip, output, item.frames))
         return Coded(result.bits, looks, found.object_share)
 

@@ -119,6 +119,14 @@ def test_boxes_without_confidence_take_its_word(predictor: JRDMapPredictor, phot
     assert assumed.object_levels[0] == ObjectLevels(Boxes(0.5), rule).look(rgb, 0).object_levels[0]
 
 
+def test_an_empty_box_on_the_edge_has_a_level(predictor: JRDMapPredictor) -> None:
+    """A detector's box beyond the edge is clipped to one."""
+    source = Boxes(float("nan"))
+    source.objects = FrameObjects(np.array([[192.0, 128.0, 192.0, 128.0]]), ("person",), np.array([np.nan]))
+    seen = ObjectLevels(source, level_rule("vvc", 0.75), predictor=predictor).look(np.zeros((128, 192, 3), np.uint8), 0)
+    assert np.isfinite(seen.object_levels).all()
+
+
 @pytest.mark.parametrize(("level", "taken"), [(2.0, 2.0), (63.0, None)])
 def test_contradictions_are_counted_and_the_lower_level_taken(
     level: float, taken: float | None, predictor: JRDMapPredictor, photo: Path

@@ -98,6 +98,16 @@ def test_in_a_clip_the_object_is_fine_where_it_is(codec: str, street: Path, tmp_
         assert errors[0] < errors[1]
 
 
+@pytest.mark.parametrize("codec", ["vvc", "hevc-kvazaar", "hevc"])
+def test_a_clip_that_is_mostly_object_is_coded_at_one_qp(codec: str, street: Path, tmp_path: Path) -> None:
+    objects = boxes(tmp_path, [(frame, [10.0, 10.0, 160.0, 120.0]) for frame in range(24)])
+    report = encode_jrd(request(street, tmp_path / "out.mp4", objects, codec))
+    assert len(report.qp_levels) == 1
+    assert report.qp_levels[0] < report.background_qp
+    assert report.object_share > 0.5
+    assert any("at one QP each" in note for note in report.notes)
+
+
 def test_two_workers_code_the_same_bits(street: Path, tmp_path: Path) -> None:
     objects = boxes(tmp_path, [(frame, [60.0, 60.0, 40.0, 40.0]) for frame in range(24)])
     outputs = []

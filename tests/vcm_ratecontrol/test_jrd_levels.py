@@ -9,7 +9,7 @@ from vcm_ratecontrol.jrd.costs import TYPICAL_COST, block_costs, object_costs
 from vcm_ratecontrol.jrd.fit_levels import quantile_regression
 from vcm_ratecontrol.jrd.frame_levels import BACKGROUND, Margin, drawn
 from vcm_ratecontrol.jrd.levels import TYPICAL_CONFIDENCE, level_rule
-from vcm_ratecontrol.jrd.maps import background_qp_of, block_levels, qp_map_of, smooth_in_time
+from vcm_ratecontrol.jrd.maps import background_qp_of, block_levels, qp_map_of, smooth_in_time, without_needless_maps
 
 
 def test_surer_objects_and_lower_targets_stand_more() -> None:
@@ -150,3 +150,16 @@ def test_the_background_keeps_to_the_range() -> None:
     assert background_qp_of(47, capabilities(51)) == 47
     with pytest.raises(UnsupportedError, match="QP 60"):
         background_qp_of(60, capabilities(51))
+
+
+def test_segments_that_objects_cover_are_coded_at_one_qp() -> None:
+    levels = np.full((3, 2, 4), BACKGROUND, np.uint8)
+    levels[0, 0] = 30  # half of the blocks
+    levels[1, 0], levels[1, 1, 0] = [30, 30, 30, 40], 44
+    levels[2] = 45  # objects, at the background's QP
+    wanted = qp_map_of(levels, 256, 128, 64, 45, (0, 51))
+    coded = without_needless_maps(wanted, [range(1), range(1, 2), range(2, 3)], 45)
+    np.testing.assert_array_equal(coded.map.qp[[0, 2]], wanted.map.qp[[0, 2]])
+    assert set(coded.map.qp[1].ravel().tolist()) == {35}
+    assert coded.notes == ("1 of 3 segments are coded at one QP each: objects cover most of them",)
+    assert without_needless_maps(wanted, [range(1)], 45) is wanted

@@ -26,7 +26,8 @@ from codec_wrappers.qpmap import QPMap
 from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.encoding import companions_of
 from vcm_ratecontrol.jrd.layer_proof import prove_layers
-from vcm_ratecontrol.jrd.layers import LayeredSource, Unfiltered, segment_layers
+from vcm_ratecontrol.jrd.layers import LayeredSource, Unfiltered, evened, segment_layers
+from vcm_ratecontrol.jrd.maps import PlannedMap, without_needless_maps
 from vcm_ratecontrol.media import Clip
 from vcm_ratecontrol.progress import SILENT, Progress
 
@@ -66,6 +67,17 @@ def code_map(
         prove_layers(layers, source, encoder, options, folder, group)
         result = run(EncodePlan(tuple(one.segment for one in layers)), source)
     return result, tuple(sorted({qp for one in layers for qp in one.qps}))
+
+
+def pooled(
+    wanted: PlannedMap, segments: Sequence[range], encoder: Encoder, background_qp: int, kind: str
+) -> PlannedMap:
+    """A map of pooled levels as it is coded: without what costs more than it saves. kind: of the `Clip`."""
+    if kind == "video":
+        wanted = without_needless_maps(wanted, segments, background_qp)
+    if method_of(encoder) == "pre-coding":
+        wanted = replace(wanted, map=evened(wanted.map, segments, background_qp))
+    return wanted
 
 
 def planned(

@@ -166,6 +166,8 @@ def pixels_of(dense: JRDMap, levels: Floats) -> npt.NDArray[np.uint8]:
 
 
 def _median_inside(dense: JRDMap, box: Floats) -> float:
-    left, top = (int(value // BLOCK_SIZE) for value in box[:2])
+    """Of the blocks that a box touches; an empty box on the picture's edge takes the last one."""
+    rows, cols = dense.level.shape
+    left, top = min(int(box[0] // BLOCK_SIZE), cols - 1), min(int(box[1] // BLOCK_SIZE), rows - 1)
     right, bottom = (int(-(-value // BLOCK_SIZE)) for value in box[2:])
-    return float(np.median(dense.level[top:bottom, left:right]))
+    return float(np.median(dense.level[top : max(bottom, top + 1), left : max(right, left + 1)]))

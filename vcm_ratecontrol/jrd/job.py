@@ -18,8 +18,8 @@ from codec_wrappers.plan import Segment
 from codec_wrappers.workfolder import work_folder
 from vcm_ratecontrol.encoding import ANCHOR_QP, ANCHOR_SEGMENTS
 from vcm_ratecontrol.jrd.analysis import ClipLevels, clip_levels
-from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned
-from vcm_ratecontrol.jrd.layers import BLOCK_SIZE, evened
+from vcm_ratecontrol.jrd.coding import Method, code_map, method_of, planned, pooled
+from vcm_ratecontrol.jrd.layers import BLOCK_SIZE
 from vcm_ratecontrol.jrd.maps import background_qp_of, qp_map_of
 from vcm_ratecontrol.jrd.sources import Finders, JRDSettings, open_finders, read_boxes
 from vcm_ratecontrol.jrd.verify import LostObject, lost_objects
@@ -171,13 +171,12 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
     emit("segments", count=len(segments), frames=clip.n_frames)
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     wanted = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
-    qp_map = wanted.map
-    if settings.pooling is not None and method_of(job.encoder) == "pre-coding":
-        qp_map = evened(qp_map, segments, job.background_qp)
+    if settings.pooling is not None:
+        wanted = pooled(wanted, segments, job.encoder, job.background_qp, clip.kind)
     if request.dry_run:
-        commands, levels = planned(clip, qp_map, segments, job.encoder, request.output.parent, job.options)
+        commands, levels = planned(clip, wanted.map, segments, job.encoder, request.output.parent, job.options)
         return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)
-    result, levels = code_map(clip, qp_map, segments, job.encoder, request.output, job.options, progress)
+    result, levels = code_map(clip, wanted.map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
     checked = 0
