@@ -98,6 +98,28 @@ def test_the_first_picture_of_a_segment_is_its_only_intra_picture_at_the_qp(qp: 
     assert traced == {picture.index: picture.qp for picture in pictures}
 
 
+@pytest.mark.parametrize("count", [46, 47, 48, 49])
+def test_segments_as_long_as_vvenc_looks_ahead_are_coded_whole(
+    count: int, clip: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "small.mkv"
+    ffmpeg(
+        "-i",
+        clip("intel_car-detection.mp4"),
+        "-frames:v",
+        str(count),
+        "-vf",
+        "scale=160:96",
+        "-an",
+        "-c:v",
+        "ffv1",
+        source,
+    )
+    result = encode_clip(source, tmp_path / "out.mp4", [37])
+    assert [picture.index for picture in result.pictures] == list(range(count))
+    assert [(picture.index, picture.qp) for picture in result.pictures if picture.kind == "I"] == [(0, 37)]
+
+
 @pytest.mark.parametrize("name", ["intel_car-detection.mp4", "aiguy_road.mp4"])
 def test_no_content_moves_the_qp(name: str, clip: Callable[[str], Path], tmp_path: Path) -> None:
     """A resting camera and a moving one: VVenC's adaptation to the GOP moves the QP by -1 in one, by 1 in the other."""
