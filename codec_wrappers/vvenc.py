@@ -33,7 +33,7 @@ _APP_PRESETS = re.compile(r"--preset\b[^(]*\(([^)]*)\)")
 _APP_VERSION = re.compile(r"version\s+v?(\d[\w.\-]*)", re.IGNORECASE)
 
 PROGRAM_TIMEOUT_S = 20.0
-# With its GOPs of 32 VVenC 1.15 has all of so many pictures before it gives the first one back. What ffmpeg gets from it
+# With its GOPs of 32 VVenC 1.15 has all of so many pictures before it gives the first back. What ffmpeg gets from it
 # at their end is then often empty, by chance, and ffmpeg stops with exit 0 and nothing or little coded, whatever the
 # number of threads: a segment of 47 pictures in 11 runs of 12. With GOPs of 16 it never did.
 _LOST_IN_THE_END = (47, 48)

@@ -98,23 +98,14 @@ def test_the_first_picture_of_a_segment_is_its_only_intra_picture_at_the_qp(qp: 
     assert traced == {picture.index: picture.qp for picture in pictures}
 
 
-@pytest.mark.parametrize("count", [46, 47, 48, 49])
+@pytest.mark.parametrize("count", [47, 48])
 def test_segments_as_long_as_vvenc_looks_ahead_are_coded_whole(
     count: int, clip: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    """Smaller pictures come through by luck in GOPs of 32, too."""
     source = tmp_path / "small.mkv"
-    ffmpeg(
-        "-i",
-        clip("intel_car-detection.mp4"),
-        "-frames:v",
-        str(count),
-        "-vf",
-        "scale=160:96",
-        "-an",
-        "-c:v",
-        "ffv1",
-        source,
-    )
+    frames = ("-i", clip("intel_car-detection.mp4"), "-frames:v", str(count))
+    ffmpeg(*frames, "-vf", "scale=480:270", "-an", "-c:v", "ffv1", source)
     result = encode_clip(source, tmp_path / "out.mp4", [37])
     assert [picture.index for picture in result.pictures] == list(range(count))
     assert [(picture.index, picture.qp) for picture in result.pictures if picture.kind == "I"] == [(0, 37)]
