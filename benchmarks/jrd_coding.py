@@ -111,7 +111,7 @@ class Judging:
         limits = capabilities.qp_min, capabilities.qp_max
         wanted = qp_map_of(found.levels, item.clip.width, item.clip.height, block_size, background, limits)
         if settings.pooling is not None:
-            wanted = pooled(wanted, item.segments, encoder, background, item.clip.kind)
+            wanted = pooled(wanted, item.segments, encoder, background, guessed=settings.guessed_in(item.clip))
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "objects.mp4"
             result, _ = code_map(item.clip, wanted.map, item.segments, encoder, output, options_for(item.clip))

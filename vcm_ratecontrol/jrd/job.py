@@ -172,7 +172,7 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
     limits = job.capabilities.qp_min, job.capabilities.qp_max
     wanted = qp_map_of(found.levels, clip.width, clip.height, block_size, job.background_qp, limits)
     if settings.pooling is not None:
-        wanted = pooled(wanted, segments, job.encoder, job.background_qp, clip.kind)
+        wanted = pooled(wanted, segments, job.encoder, job.background_qp, guessed=settings.guessed_in(clip))
     if request.dry_run:
         commands, levels = planned(clip, wanted.map, segments, job.encoder, request.output.parent, job.options)
         return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)
@@ -194,7 +194,7 @@ def encoder_of(request: JRDRequest) -> tuple[Encoder, Capabilities, int]:
     """The encoder, what it can do, and the background's QP. Raises InputError, UnsupportedError, MissingToolError."""
     encoder = get_encoder(request.codec, request.executable)
     capabilities = encoder.capabilities()
-    capabilities.require_preset(request.preset or encoder.default_preset)
+    capabilities.require_preset(encoder.default_preset if request.preset is None else request.preset)
     return encoder, capabilities, background_qp_of(request.settings.background_qp, capabilities)
 
 

@@ -22,9 +22,9 @@ HOLD_SECONDS = 0.4
 BACKGROUND_QP = 45
 # The lowest level that is planned: below it nobody has measured anything.
 UNREACHED = 8
-# A segment of a clip with more object blocks than this share is coded at one QP. In motion a background that was seen
-# before costs little, and what is not announced there is lost: on six clips whose blocks were objects by 43 to 100 %,
-# one QP took 15 % fewer bits than maps of the dense predictor, 1 % more than those of detectors (docs/jrd.md).
+# A segment of a clip in which the dense predictor alone takes more than this share of the blocks for objects is coded
+# at one QP. In motion a background that was seen before costs little, and what is missed there is lost: on six clips
+# whose blocks were objects by 43 to 100 %, such maps took 15 % more bits than one QP (docs/jrd.md).
 MOST_BLOCKS = 0.5
 # Smaller rises of a level are not followed: they are noise of the predictor, and each costs a new QP.
 DEADBAND = 3
@@ -102,7 +102,8 @@ def qp_map_of(
 
 
 def without_needless_maps(planned: PlannedMap, segments: Sequence[range], background_qp: int) -> PlannedMap:
-    """Of a clip with pooled levels: segments that objects cover for the most part, at the mean of their blocks' QPs."""
+    """Of a clip with pooled levels that were guessed: segments that objects cover for the most part, at the mean of
+    their blocks' QPs."""
     qp = planned.map.qp.copy()
     covered = 0
     for segment in segments:
@@ -113,5 +114,8 @@ def without_needless_maps(planned: PlannedMap, segments: Sequence[range], backgr
             part[:] = round(float(part[inside].mean()))
     if not covered:
         return planned
-    note = f"{covered} of {len(segments)} segments are coded at one QP each: objects cover most of them"
+    note = (
+        f"{covered} of {len(segments)} segments are coded at one QP each: objects seem to cover most of them;"
+        " --machines DIR or --objects FILE tells where they are, and --pool each keeps the map"
+    )
     return PlannedMap(planned.map.with_qp(qp), (*planned.notes, note))
