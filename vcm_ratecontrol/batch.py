@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,8 +76,11 @@ def outputs_in(folder: Path, inputs: Sequence[Path]) -> tuple[Path, ...]:
 
 @contextmanager
 def placed(inputs: Sequence[Path], folder: Path, dry_run: bool) -> Iterator[tuple[tuple[Path, Path], ...]]:
-    """Each input with its output, for as long as the block lasts: in the folder, which is made, or for what is asked to
-    write nothing in a temporary one. Raises InputError for no inputs, OutputError."""
+    """Each input with its output, for as long as the block lasts: in the folder, which is made, and goes again if
+    nothing was written; or for what is asked to write nothing in a temporary one.
+
+    Raises InputError for no inputs, OutputError.
+    """
     if not inputs:
         raise InputError("no input is given; name at least one picture or clip")
     outputs = outputs_in(folder, inputs)
@@ -84,8 +88,9 @@ def placed(inputs: Sequence[Path], folder: Path, dry_run: bool) -> Iterator[tupl
         if dry_run:  # what is tried out needs a place
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vcm-plan-")))
             outputs = tuple(place / output.name for output in outputs)
-        else:
+        elif not folder.is_dir():
             _make(folder)
+            stack.callback(_remove_empty, folder)
         yield tuple(zip(inputs, outputs, strict=True))
 
 
@@ -143,6 +148,11 @@ def encode_batch(
             pairs, lambda source, output: encode([replace(request, input=source, output=output)])[0], on_file
         )
         return BatchReport(reports, failed, time.monotonic() - started)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _make(folder: Path) -> None:

@@ -128,7 +128,7 @@ def _checked(request: EncodeRequest) -> _Job:
     request.check()
     encoder = get_encoder(request.codec, request.executable)
     capabilities = encoder.capabilities()
-    preset = request.preset or encoder.default_preset
+    preset = encoder.default_preset if request.preset is None else request.preset
     capabilities.require_preset(preset)
     if request.qp is not None:
         capabilities.require_qp(request.qp)
@@ -254,10 +254,13 @@ def _finish(
     wanted = [(place, choice.segment) for place, item in enumerate(decided) for choice in item.choices]
     coded = _code(wanted, [item.pieces for item in decided], progress)
     progress.phase("finishing")
-    return tuple(
-        _written(item, target, [coded[place, choice.segment] for choice in item.choices], judges, progress, started)
-        for place, item in enumerate(decided)
-    )
+    pieces = [[coded[place, choice.segment] for choice in item.choices] for place, item in enumerate(decided)]
+    sizes = [_written(item, parts) for item, parts in zip(decided, pieces, strict=True)]
+    reports = []
+    for item, parts, size in zip(decided, pieces, sizes, strict=True):
+        verified = _verified(item, judges, progress) if item.job.request.verify_smr else None
+        reports.append(_report(item, target, parts, _anchor(item, parts), verified, size, started))
+    return tuple(reports)
 
 
 def _planned(item: _Decided) -> list[CodedJob]:
@@ -265,22 +268,11 @@ def _planned(item: _Decided) -> list[CodedJob]:
     return [item.pieces.planned(c.segment, c.probe.bits if c.probe else 0) for c in item.choices]
 
 
-def _written(
-    item: _Decided,
-    target: Target | None,
-    coded: Sequence[CodedJob],
-    judges: Judges,
-    progress: Progress,
-    started: float,
-) -> EncodeReport:
-    """Join, verify and rename one file, and look at it where that was asked."""
+def _written(item: _Decided, coded: Sequence[CodedJob]) -> int:
+    """Join, verify and rename one file; returns its bytes."""
     job, clip = item.job, item.job.clip
     timing = Timing(clip.time_base, clip.pts)
-    output = job.request.output
-    size = assemble(coded, job.encoder, output, timing, item.folder, companions_of(clip)).file_bytes
-    verified = _verified(item, judges, progress) if job.request.verify_smr else None
-    anchor = _anchor(item, coded)
-    return _report(item, target, coded, anchor, verified, size, started)
+    return assemble(coded, job.encoder, job.request.output, timing, item.folder, companions_of(clip)).file_bytes
 
 
 def companions_of(clip: Clip) -> Companions:
@@ -313,8 +305,8 @@ def _code(
 
 
 def _anchor(item: _Decided, coded: Sequence[CodedJob]) -> AnchorReport | None:
-    """Evenly spread segments at the anchor QP against the bits of just these; predicted where that is enough. The file
-    is written already: an anchor that cannot be coded is a note."""
+    """Evenly spread segments at the anchor QP against the bits of just these; predicted where that is enough. All files
+    are written already: an anchor that cannot be coded is a note."""
     request, job = item.job.request, item.job
     if request.anchor is False:
         return None

@@ -114,6 +114,7 @@ _JRD_ALONE: Mapping[str, object] = {
 # Options that do nothing where the QP is given; the latter not even then when the result is measured.
 _CHOOSING = ("pool", "floor", "probes", "weights", "cache", "strict")
 _JUDGING = ("machines", "names", "task", "t_conf", "t_iou", "t_score", "t_label", "frames")
+_OF_MACHINES = ("t_conf", "t_iou", "t_score", "t_label", "cache")
 _KNOWN = EncodeArguments.__annotations__.keys() | JRDArguments.__annotations__.keys()
 
 
@@ -231,11 +232,13 @@ def _given(options: EncodeArguments | JRDArguments, defaults: Mapping[str, objec
 
 
 def _idle(options: EncodeArguments) -> tuple[str, ...]:
-    """A note on options that were asked for beside a QP and do nothing there; none where there are none."""
-    if options.get("qp") is None:
-        return ()
-    names = _CHOOSING if options.get("verify_smr") else (*_CHOOSING, *_JUDGING)
+    """A note on options that were asked for and do nothing, beside a QP or without machines; none without any."""
     values = cast("Mapping[str, object]", options)
+    if options.get("qp") is None:
+        idle = [name for name in _OF_MACHINES if values.get(name) is not None]
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        return (f"without --machines these have no effect: {listed}",) if idle and not options.get("machines") else ()
+    names = _CHOOSING if options.get("verify_smr") else (*_CHOOSING, *_JUDGING)
     idle = [name for name in names if values.get(name) is not None and values[name] is not False]
     if "cache" in options and options["cache"] is None:
         idle.append("no_cache")

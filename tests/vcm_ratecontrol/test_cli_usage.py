@@ -126,6 +126,29 @@ def test_options_that_mean_nothing_beside_a_qp_are_named(
     assert [line for line in shown.stdout.splitlines() if line.startswith("note: ")] == [f"note: {n}" for n in notes]
 
 
+def test_options_that_mean_nothing_without_machines_are_named(still: Path, tmp_path: Path) -> None:
+    given = ("--target-smr", "0.7", "--probes", "0", "--t-conf", "0.4", "--cache", str(tmp_path / "cache"), "--json")
+    run = invoke("encode", str(still), "-o", str(tmp_path / "out.mp4"), *given)
+    assert run.exit_code == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1])["notes"] == [
+        "without --machines these have no effect: --t-conf, --cache"
+    ]
+
+
+def test_a_folder_that_got_nothing_is_not_left(still: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "coded"
+    refused(invoke("encode", str(still), str(tmp_path / "no.png"), "-o", str(folder), "--target-smr", "0.7"), "no.png")
+    assert not folder.exists()
+    folder.mkdir()  # one that was there stays
+    refused(invoke("encode", str(still), str(tmp_path / "no.png"), "-o", str(folder), "--target-smr", "0.7"), "no.png")
+    assert folder.is_dir()
+
+
+def test_an_empty_preset_is_no_preset(still: Path, tmp_path: Path) -> None:
+    run = invoke("encode", str(still), "-o", str(tmp_path / "out.mp4"), "--qp", "40", "--preset", "")
+    refused(run, "preset ''", "faster")
+
+
 def test_contradictions_beside_a_qp_are_refused(still: Path, tmp_path: Path) -> None:
     arguments = (str(still), "-o", str(tmp_path / "out.mp4"), "--qp", "40")
     refused(invoke("encode", *arguments, "--target-smr", "0.9"), "--target-smr", "--qp")

@@ -95,6 +95,17 @@ def test_bits_go_where_they_are_cheap(photos: list[Path], tmp_path: Path) -> Non
     assert probed.predicted_smr >= 0.7 - 1e-6  # type: ignore[operator]
 
 
+def test_who_pays_for_the_mean_is_told(film: Path, photos: list[Path], tmp_path: Path) -> None:
+    """A picture beside a clip counts as one of 25 frames, and is given up for it."""
+    batch = encode([film, photos[0]], tmp_path / "out", target_smr=0.7, probes=0)
+    film_smr, photo_smr = (report.predicted_smr for report in batch.reports)
+    assert photo_smr < 0.35 < film_smr  # type: ignore[operator]
+    assert any("lie below 0.5 of the target" in note and "--floor" in note for note in batch.notes)
+    bounded = encode([film, photos[0]], tmp_path / "out", target_smr=0.7, floor=0.6, probes=0, overwrite=True)
+    assert min(report.predicted_smr for report in bounded.reports) >= 0.6 - 1e-6  # type: ignore[type-var]
+    assert not any("lie below" in note for note in bounded.notes)
+
+
 def test_several_inputs_are_one_job_under_mean(photos: list[Path], weights: Path, tmp_path: Path) -> None:
     asked = set()
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[..., None]
 
+# Items whose SMR lies below this share of the target are told: the mean is met at their cost.
+_SACRIFICED_SHARE = 0.5
+
 
 @dataclass(frozen=True)
 class Source:
@@ -239,7 +242,25 @@ class Decider:
             self._note(f"{target} in the mean is out of reach, or a floor is: the best effort was coded")
         elif all(choice.segment.qp == self._range[1] for choice in choices if choice.seen) and blind < len(choices):
             self._note(f"every QP reaches {target}: coded at the highest, QP {self._range[1]}")
+        if not missed and self._target.pool == "mean":
+            self._note_sacrificed(choices, what)
         self._note_extrapolated(choices, target)
+
+    def _note_sacrificed(self, choices: Sequence[SegmentChoice], what: str) -> None:
+        """The mean may be cheapest where few items pay for it: it was asked for, and may not be what is meant."""
+        told = [self._smr_of(choice) for choice in choices if choice.seen]
+        low = [smr for smr in told if smr is not None and smr < _SACRIFICED_SHARE * self._target.smr]
+        if low:
+            self._note(
+                f"{len(low)} of {len(choices)} {what} lie below {_SACRIFICED_SHARE:g} of the target, down to SMR"
+                f" {min(low):.2f}, and the others make up for it; --floor bounds the worst"
+            )
+
+    def _smr_of(self, choice: SegmentChoice) -> float | None:
+        """As measured, else as predicted."""
+        if choice.probe is not None:
+            return choice.probe.smr(self._target.task)
+        return choice.predicted.smr if choice.predicted else None
 
     def _note_extrapolated(self, choices: Sequence[SegmentChoice], target: str) -> None:
         """Machines change their minds at any QP now and then, so that high targets are dear, and uncertain."""
