@@ -161,5 +161,5 @@ def test_segments_that_objects_cover_are_coded_at_one_qp() -> None:
     coded = without_needless_maps(wanted, [range(1), range(1, 2), range(2, 3)], 45)
     np.testing.assert_array_equal(coded.map.qp[[0, 2]], wanted.map.qp[[0, 2]])
     assert set(coded.map.qp[1].ravel().tolist()) == {35}
-    assert coded.notes[0].startswith("1 of 3 segments are coded at one QP each: objects seem to cover most of them")
+    assert coded.notes[0].startswith("1 of 3 segments are coded at one QP each: objects cover most of them")
     assert without_needless_maps(wanted, [range(1)], 45) is wanted

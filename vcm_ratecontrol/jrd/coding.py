@@ -70,11 +70,11 @@ def code_map(
 
 
 def pooled(
-    wanted: PlannedMap, segments: Sequence[range], encoder: Encoder, background_qp: int, *, guessed: bool
+    wanted: PlannedMap, segments: Sequence[range], encoder: Encoder, background_qp: int, *, guessed: bool | None
 ) -> PlannedMap:
-    """A map of pooled levels as it is coded: without what costs more than it saves. guessed: of a video, and nobody but
-    the dense predictor said where objects are."""
-    if guessed:
+    """A map of pooled levels as it is coded: without what costs more than it saves. guessed: None for a
+    still; of a video, whether nobody but the dense predictor said where objects are."""
+    if guessed or (guessed is not None and method_of(encoder) == "pre-coding"):
         wanted = without_needless_maps(wanted, segments, background_qp)
     if method_of(encoder) == "pre-coding":
         wanted = replace(wanted, map=evened(wanted.map, segments, background_qp))

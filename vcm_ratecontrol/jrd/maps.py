@@ -22,9 +22,10 @@ HOLD_SECONDS = 0.4
 BACKGROUND_QP = 45
 # The lowest level that is planned: below it nobody has measured anything.
 UNREACHED = 8
-# A segment of a clip in which the dense predictor alone takes more than this share of the blocks for objects is coded
-# at one QP. In motion a background that was seen before costs little, and what is missed there is lost: on six clips
-# whose blocks were objects by 43 to 100 %, such maps took 15 % more bits than one QP (docs/jrd.md).
+# A segment of a clip with more object blocks than this share is coded at one QP where the dense predictor alone says
+# so, or where a map means pre-coding. In motion a background that was seen before costs little, and what is missed
+# there is lost: on six clips whose blocks were objects by 43 to 100 %, maps of the dense predictor took 15 % more than
+# one QP; those of detectors as many (docs/jrd.md).
 MOST_BLOCKS = 0.5
 # Smaller rises of a level are not followed: they are noise of the predictor, and each costs a new QP.
 DEADBAND = 3
@@ -102,8 +103,7 @@ def qp_map_of(
 
 
 def without_needless_maps(planned: PlannedMap, segments: Sequence[range], background_qp: int) -> PlannedMap:
-    """Of a clip with pooled levels that were guessed: segments that objects cover for the most part, at the mean of
-    their blocks' QPs."""
+    """Of a clip with pooled levels: segments that objects cover for the most part, at the mean of their blocks' QPs."""
     qp = planned.map.qp.copy()
     covered = 0
     for segment in segments:
@@ -115,7 +115,7 @@ def without_needless_maps(planned: PlannedMap, segments: Sequence[range], backgr
     if not covered:
         return planned
     note = (
-        f"{covered} of {len(segments)} segments are coded at one QP each: objects seem to cover most of them;"
-        " --machines DIR or --objects FILE tells where they are, and --pool each keeps the map"
+        f"{covered} of {len(segments)} segments are coded at one QP each: objects cover most of them, and a map would"
+        " cost more than it saves; --pool each keeps it"
     )
     return PlannedMap(planned.map.with_qp(qp), (*planned.notes, note))

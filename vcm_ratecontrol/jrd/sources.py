@@ -57,9 +57,10 @@ class JRDSettings:
         if self.objects is not None and self.detector is not None:
             raise InputError(f"--objects {self.objects}: leave out --detector {self.detector}, or this")
 
-    def guessed_in(self, clip: Clip) -> bool:
-        """Whether the dense predictor alone says where objects are in a video, which it was not trained on."""
-        return clip.kind == "video" and self.machines is None and self.objects is None
+    def guessed_in(self, clip: Clip) -> bool | None:
+        """Whether the dense predictor alone says where objects are in a video, which it was not trained on; None for a
+        still."""
+        return self.machines is None and self.objects is None if clip.kind == "video" else None
 
 
 @dataclass(frozen=True)
