@@ -147,6 +147,14 @@ def test_no_probes_trust_the_curves_and_what_is_blind_is_never_probed() -> None:
     assert world.smr[[0, 2], settled.qps[[0, 2]]].mean() >= 0.8 - 1e-9
 
 
+def test_a_job_in_which_nothing_is_seen_asks_nobody() -> None:
+    blind = curves_of([-5, 0], seen=[False, False])
+    world = World(blind)
+    settled = Rounds(blind, MEAN, world.probe, judges=True).run(3)
+    assert world.asked == []
+    np.testing.assert_array_equal(settled.qps, plan(blind, EACH).qps)
+
+
 def test_contradictory_predictions_take_the_safe_side() -> None:
     curves = curves_of([0.0])
     rising = {30: ProbePoint(30, 0.5, 1000), 36: ProbePoint(36, 0.9, 800)}

@@ -100,7 +100,7 @@ class Rounds(Generic[P]):
         """probes: most for an item; 0 trusts the curves. With judges under `mean` the last corrections, which make
         the target met as measured, may take more."""
         planned = plan(self._curves, self._target)
-        explores = self._judges and self._look_again is None and probes > 1
+        explores = self._judges and self._look_again is None and probes > 1 and bool(self._first.seen.any())
         qps = self._promising(probes) if explores else planned.qps
         for left in range(probes - 1, -1, -1):
             if not self._probe(qps) or not left:
