@@ -59,8 +59,8 @@ _LEAST_MISSING = 1e-4
 _BAND_DEVIATIONS = 1.2816
 # How far a frame of a clip is followed in what the network says of it as of a still. Of clips it saw six in training
 # and hardly tells one from another, of photographs 587. Over the eleven labelled clips its shift as of a still
-# correlates by 0.78 with the true one; so much of it lowers the error of a clip's SMR from 0.080 to 0.065
-# (docs/predictors.md).
+# correlates by 0.78 with the true one; so much of it lowers the error of a clip's SMR from 0.079 to 0.067
+# (benchmarks/clips_as_stills.py).
 _STILL_TRUST = 0.75
 # Bits per pixel of the pilot's stills at QP 32, where no predictor tells; they halve every six QPs.
 _PILOT_LOG2_BITS = 2.0 - (np.arange(N_LEVELS) - 8) / 6
