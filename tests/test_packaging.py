@@ -64,8 +64,8 @@ def test_import_is_light_and_quick(package: str) -> None:
         f"import {package};"
         "print(time.perf_counter() - start, *{m.partition('.')[0] for m in sys.modules})"
     )
-    seconds = []
-    for _ in range(3):  # the best of three: the others measure the load of the computer
+    seconds = [float("inf")]
+    while min(seconds) >= 0.2 and len(seconds) <= 10:  # the best of ten: the others measure the load of the computer
         result = subprocess.run(
             [sys.executable, "-c", code],
             cwd=REPOSITORY,

@@ -148,13 +148,12 @@ def test_a_clip_without_the_frame_is_refused(tmp_path: Path) -> None:
 
 
 HASTY = """
-import sys, time
-began = time.process_time()
+import sys
 from importlib import import_module
 try:
     import_module("vcm_ratecontrol.cli." + sys.argv.pop(1)).main()
 finally:
-    print(time.process_time() - began, {"av", "torch"} & set(sys.modules))
+    print({"av", "torch"} & set(sys.modules))
 """
 
 
@@ -171,7 +170,7 @@ finally:
 def test_a_slip_is_told_at_once(
     command: str, content: Any, told: str, synthetic_clip: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Before the clip is gone through and torch imported. Processor time: a clock measures the load as well."""
+    """Before anything can open the clip or compute: what they need is not even imported. No clock measures that."""
     path = tmp_path / "none.json" if content is None else boxes_file(tmp_path, content)
     arguments = [command, synthetic_clip("plain.mp4"), "--target-jrd", "0.7", "-o", tmp_path / "o.mkv"]
     done = subprocess.run(
@@ -181,6 +180,4 @@ def test_a_slip_is_told_at_once(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {path}: ")
     assert told in done.stderr
-    seconds, heavy = done.stdout.split(maxsplit=1)
-    assert heavy == "set()\n"
-    assert float(seconds) < 0.5
+    assert done.stdout == "set()\n"
