@@ -26,6 +26,24 @@ class Deadly(str):
         return os.abort, ()
 
 
+HOLD_THE_PIPE_AND_DIE = """
+import os, signal, sys, time
+frame = sys._getframe()
+while "result_queue" not in frame.f_locals:
+    frame = frame.f_back
+frame.f_locals["result_queue"]._wlock.acquire()
+time.sleep(4)  # the other worker has finished its task by now, and waits to send what came of it
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Holding(str):
+    """A path that kills the process to which it is sent while that has the pipe of the results for itself."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (HOLD_THE_PIPE_AND_DIE,)
+
+
 @pytest.fixture
 def recipe(machines_dir: Path, tmp_path: Path) -> Recipe:
     library = LibraryRef(machines_dir, ("tinymaix_mbnet128_0.25",))
@@ -55,8 +73,10 @@ def test_a_worker_that_is_killed_costs_nothing(recipe: Recipe, tasks: list[Pictu
     assert LabelStore(recipe.store_url).finished() == {task.sha256 for task in tasks}
 
 
-def test_what_kills_its_worker_is_skipped(recipe: Recipe, tasks: list[PictureTask]) -> None:
-    deadly = PictureTask(Deadly("deadly.jpg"), "0" * 64)
+@pytest.mark.parametrize("kind", [Deadly, Holding])
+def test_what_kills_its_worker_is_skipped(kind: type[str], recipe: Recipe, tasks: list[PictureTask]) -> None:
+    """Whatever the dying worker held, the others get away."""
+    deadly = PictureTask(kind("deadly.jpg"), "0" * 64)
     told: list[Outcome] = []
     annotate_local(recipe, [tasks[0], deadly, *tasks[1:]], 2, told.append)
     errors = [outcome.error for outcome in told if outcome.error is not None]

@@ -92,6 +92,7 @@ class _Worker:
     def __init__(self, recipe: Recipe, stop: Flag) -> None:
         self.annotator: Annotator = recipe.open()
         self.stop = stop
+        self.running = False
         self._busy = threading.Lock()
         threading.Thread(target=self._follow_parent, daemon=True).start()
 
@@ -123,14 +124,24 @@ def _open(recipe: Recipe, stop: Flag) -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """An exception, so that the running encoder is killed and its folder removed on the way out."""
+    """Within a task an exception, so that the running encoder is killed and its folder removed on the way out.
+
+    Between tasks there is nothing to remove, and an exception would be lost: the pool catches all while it sends a
+    result, and tries again, for ever if the worker that died held the lock of its pipe.
+    """
+    if _worker is None or not _worker.running:
+        os._exit(1)
     raise SystemExit(1)
 
 
 def _run(task: Task) -> Outcome:
     assert _worker is not None
     try:
-        return _worker.run(task)
+        try:
+            _worker.running = True
+            return _worker.run(task)
+        finally:
+            _worker.running = False
     except SystemExit:
         # The pool would take it for the result of this task and wait for the next one.
         os._exit(1)
