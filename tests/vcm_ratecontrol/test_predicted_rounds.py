@@ -76,6 +76,27 @@ def mean_of(world: World, qps: np.ndarray) -> float:
     return float(world.smr[np.arange(len(qps)), qps].mean())
 
 
+def test_each_keeps_a_margin_by_what_a_curve_may_be_off() -> None:
+    """Others make up for a hopeful prediction in the mean; an item by itself has nobody."""
+    unsure = curves_of([-8, 0, 3, 9])
+    sure = replace(unsure, deviation=np.zeros(4))
+    columns = np.arange(4)
+    np.testing.assert_array_equal(plan(sure, MEAN).qps, plan(unsure, MEAN).qps)
+    plain, safe = plan(sure, EACH), plan(unsure, EACH)
+    np.testing.assert_array_equal(plain.qps - safe.qps, 4)  # 0.8 of 5 QPs
+    assert safe.mean_smr == pytest.approx(unsure.smr[columns, safe.qps].mean())  # what is told is not lowered
+
+
+def test_each_is_reached_where_the_prediction_says_so_without_its_margin() -> None:
+    curves = curves_of([0.0])
+    best = float(curves.smr.max())
+    safe = plan(curves, Target(best, pool="each"))
+    assert safe.reached.all()
+    assert safe.qps[0] == 0
+    nothing = plan(replace(curves, smr=curves.smr * 0.5), Target(best, pool="each"))
+    assert not nothing.reached.any()
+
+
 def test_a_right_prediction_costs_one_probe_each() -> None:
     truth = curves_of([-8, 0, 3, 9])
     for target in (EACH, MEAN):

@@ -12,10 +12,11 @@ import numpy as np
 from codec_wrappers.errors import CacheError, MissingToolError, VcmError
 from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice
 from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled, search_smr
-from vcm_ratecontrol.bench.table import Floats, Indices, Table
+from vcm_ratecontrol.bench.table import Table
 from vcm_ratecontrol.bench.view import Prediction, View
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
+from vcm_ratecontrol.ratecontrol.shift import cautious
 from vcm_ratecontrol.scoring import Tasks
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ PREDICTORS = ("curve_small", "curve_evidence")
 
 COUNTED = 2
 """Probes of vcm-encode by default, where they tell bits alone."""
-
-Decide = Callable[[View, Floats, Floats, float], Indices]
 
 
 def open_predictor(name: str | None) -> SMRCurvePredictor:
@@ -140,8 +139,8 @@ def predicted_methods(probes: int) -> tuple[Targeted, ...]:
     """`smr` in its forms: pooled and each, without probes, with `probes` of them, and pooled with probes that tell bits
     alone."""
     methods = [
-        Targeted("smr-pooled-0", "predicted, pooled, no probe", NOTHING, _unprobed(pooled)),
-        Targeted("smr-each-0", "predicted, each picture, no probe", NOTHING, _unprobed(each)),
+        Targeted("smr-pooled-0", "predicted, pooled, no probe", NOTHING, _pooled_unprobed),
+        Targeted("smr-each-0", "predicted, each picture, no probe", NOTHING, _each_unprobed),
         Targeted("smr-pooled-bits", f"predicted, pooled, bits of {COUNTED} probes", NOTHING, _pooled_counted(COUNTED)),
     ]
     if probes:
@@ -170,13 +169,17 @@ def _of(view: View) -> Prediction:
     return view.prediction
 
 
-def _unprobed(decide: Decide) -> Callable[[View, float], Choice]:
-    def choose(view: View, target: float) -> Choice:
-        curves = _of(view)
-        columns = decide(view, curves.smr, curves.bits, target)
-        return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
+def _pooled_unprobed(view: View, target: float) -> Choice:
+    curves = _of(view)
+    columns = pooled(view, curves.smr, curves.bits, target)
+    return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
 
-    return choose
+
+def _each_unprobed(view: View, target: float) -> Choice:
+    """As vcm-encode: on the safe side of what is predicted."""
+    curves = _of(view)
+    columns = each(view, cautious(curves.smr, view.levels, curves.deviation), curves.bits, target)
+    return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from vcm_ratecontrol.ratecontrol import pooling
 from vcm_ratecontrol.ratecontrol.shift import (
     TRANSFER_SHRINK,
     MeasuredSmr,
+    cautious,
     pinned,
     probed_shift,
     shift_curve,
@@ -118,7 +119,10 @@ class Plan:
 
 
 def plan(curves: Curves, target: Target, allowed: Flags | None = None) -> Plan:
-    """The QPs that the curves ask for, see `pooling`. allowed: bool [I, L], at least one of each item."""
+    """The QPs that the curves ask for, see `pooling`. allowed: bool [I, L], at least one of each item.
+
+    Under `each` they are predictions (what is measured item by item has its own search), and taken cautiously.
+    """
     usable = np.ones(curves.smr.shape, bool) if allowed is None else allowed
     qps = np.zeros(len(curves), np.int64)
     reached = np.ones(len(curves), bool)
@@ -129,14 +133,17 @@ def plan(curves: Curves, target: Target, allowed: Flags | None = None) -> Plan:
         part, part_allowed = curves.pick(rows), usable[rows]
         grid = part.qps.astype(np.float64)
         if target.pool == "each" or not part.seen[0]:
-            found = pooling.each(part.smr, part.bits, grid, target.smr, weights=part.weights, allowed=part_allowed)
+            safe = cautious(part.smr, grid, part.deviation) if part.seen[0] else part.smr
+            found = pooling.each(safe, part.bits, grid, target.smr, allowed=part_allowed)
         else:
             found = pooling.mean(
                 part.smr, part.bits, grid, target.smr, floor=target.floor, weights=part.weights, allowed=part_allowed
             )
         qps[rows] = part.qps[found.index]
         if part.seen[0]:
-            reached[rows], mean_smr = found.reached, found.mean_smr
+            believed = part.smr[np.arange(len(rows)), found.index]
+            reached[rows] = found.reached | ((target.pool == "each") & (believed >= target.smr - pooling.TOLERANCE))
+            mean_smr = float(believed @ part.weights / part.weights.sum())
     return Plan(qps, reached, mean_smr)
 
 

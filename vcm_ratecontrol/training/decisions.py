@@ -11,7 +11,7 @@ from vcm_ratecontrol.bench.bootstrap import Interval
 from vcm_ratecontrol.bench.matched import NoMatchError, bits_at, matched_saving
 from vcm_ratecontrol.ratecontrol import pooling
 from vcm_ratecontrol.ratecontrol.exploration import next_levels
-from vcm_ratecontrol.ratecontrol.shift import MeasuredSmr, refine
+from vcm_ratecontrol.ratecontrol.shift import MeasuredSmr, cautious, refine
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -34,9 +34,13 @@ def pooled(truth: Truth, smr: Floats, bits: Floats, target: float) -> Indices:
     return pooling.mean(np.clip(smr, 0, 1), bits, truth.qps, target).index
 
 
-def each(truth: Truth, smr: Floats, bits: Floats, target: float) -> Indices:
-    """Columns of the highest QP at which each picture's predicted SMR meets the target: intp [N]."""
-    return pooling.each(np.clip(smr, 0, 1), bits, truth.qps, target).index
+def each(truth: Truth, smr: Floats, bits: Floats, deviation: Floats, target: float) -> Indices:
+    """Columns of the highest QP at which each picture's SMR meets the target: intp [N].
+
+    deviation: [N], QPs, what predicted curves may be off, for which the planning keeps a margin; 0 keeps none.
+    """
+    safe = cautious(np.clip(smr, 0, 1), truth.qps, deviation)
+    return pooling.each(safe, bits, truth.qps, target).index
 
 
 def outcome(truth: Truth, index: Indices) -> tuple[Floats, Floats]:

@@ -17,8 +17,8 @@ from vcm_ratecontrol.training.evaluation.figures import Figure, Resampling, Row,
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
-Believed = tuple[Floats, Floats]
-"""SMR and bits as a planner believes them, float64 [n, Q] each."""
+Believed = tuple[Floats, Floats, Floats]
+"""SMR and bits as a planner believes them, float64 [n, Q] each, and by how many QPs the curves may be off, [n]."""
 
 MOST_PROBES = 3
 
@@ -26,7 +26,7 @@ COLUMNS = {f"pooled, SMR {target}": (1, " %") for target in TARGETS}
 EACH_COLUMNS = {f"shortfall, SMR {target}": (3, "") for target in TARGETS}
 NOTE = (
     "Bits saved against the best single QP with the same true mean SMR of the judges; 'each' is the mean by which a"
-    " picture falls short when each is to meet the target by itself."
+    " picture falls short when each is to meet the target by itself; predictions keep a margin then."
 )
 
 
@@ -37,23 +37,24 @@ def decision_table(case: Case, answers: Sequence[Answer], offset: Floats, how: R
     flat = np.zeros(len(case.pictures))
 
     def curves(mean: Floats, shift: Floats) -> Believed:
-        return shifted_curves(mean, shift, qps), truth.bits
+        return shifted_curves(mean, shift, qps), truth.bits, flat
 
     others = {"other machines measured: their shift, true bits": [curves(own, TRANSFER_SHRINK * case.other_shift)]}
     known: dict[str, list[Believed]] = {
         "blind: mean curve, true bits": [curves(own, flat)],
         **(others if case.disjoint else {}),
         "the judges' best shift, true bits": [curves(case.judge.mean, case.true_shift)],
-        "known machines: all measured": [(truth.smr, truth.bits)],
+        "known machines: all measured": [(truth.smr, truth.bits, flat)],
     }
     rows = [_row(truth, name, believed, how) for name, believed in known.items()]
     for count in dict.fromkeys(answer.question.count for answer in answers):
         drawn = [answer for answer in answers if answer.question.count == count]
         believed = [
-            (shifted_curves(own, answer.shift, qps), predicted_bits(answer, case.labels, offset)) for answer in drawn
+            (shifted_curves(own, answer.shift, qps), predicted_bits(answer, case.labels, offset), answer.deviation)
+            for answer in drawn
         ]
         rows.append(_row(truth, hand_name(count), believed, how))
-        true_bits = [(smr, truth.bits) for smr, _ in believed]
+        true_bits = [(smr, truth.bits, off) for smr, _, off in believed]
         rows.append(_row(truth, f"{hand_name(count)}, true bits", true_bits, how))
         rows.append(_probed_row(truth, hand_name(count), believed[:1], how))
     return Table(title, {**COLUMNS, **EACH_COLUMNS}, rows, NOTE)
@@ -62,7 +63,7 @@ def decision_table(case: Case, answers: Sequence[Answer], offset: Floats, how: R
 def _row(truth: Truth, name: str, believed: Sequence[Believed], how: Resampling) -> Row:
     figures: dict[str, Figure] = {}
     for target in TARGETS:
-        choices = [pooled(truth, smr, bits, target) for smr, bits in believed]
+        choices = [pooled(truth, smr, bits, target) for smr, bits, _ in believed]
         figures[f"pooled, SMR {target}"] = saving_figure(truth, choices, how)
         missed = np.mean([shortfall(truth, each(truth, *b, target), target) for b in believed], axis=0)
         figures[f"shortfall, SMR {target}"] = mean_figure(missed, how)
@@ -73,7 +74,7 @@ def _probed_row(truth: Truth, name: str, believed: Sequence[Believed], how: Resa
     """Known machines: from predicted curves, at most three measured QPs per picture."""
     figures = {}
     for target in TARGETS:
-        choices = [probed(truth, smr, bits, target, MOST_PROBES) for smr, bits in believed]
+        choices = [probed(truth, smr, bits, target, MOST_PROBES) for smr, bits, _ in believed]
         figures[f"pooled, SMR {target}"] = saving_figure(truth, choices, how)
     return Row(f"known machines, {MOST_PROBES} probes from: {name}", figures)
 
