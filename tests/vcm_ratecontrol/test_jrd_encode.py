@@ -194,6 +194,21 @@ def test_a_single_input_goes_into_a_folder_that_is_there(
     assert list(left_in(tmp_path / "coded")) == [f"{photos[0].stem}.mp4"]
 
 
+def test_a_single_input_has_its_own_boxes_of_a_file_for_many(
+    vcm_encode: Encode, photos: list[Path], tmp_path: Path
+) -> None:
+    objects = boxes(tmp_path, {photos[0].name: 1, photos[1].name: 2})
+    for photo, count in zip(photos, (1, 2), strict=True):
+        run = vcm_encode(photo, "-o", tmp_path / f"{count}.mp4", *FLAGS, "--objects", objects)
+        assert (run.code, run.end["objects"]) == (0, count), run.err
+        assert any("boxes of 1 pictures that are no input were left out" in note for note in run.end["notes"])
+    stranger = tmp_path / "stranger.png"
+    stranger.write_bytes(photos[0].read_bytes())
+    run = vcm_encode(stranger, "-o", tmp_path / "out.mp4", *FLAGS, "--objects", objects)
+    assert run.code == 2
+    assert f"names {photos[0].name} and 1 more images, and none stranger.png" in run.end["error"]["message"]
+
+
 def test_a_dry_run_of_several_makes_no_folder(vcm_encode: Encode, photos: list[Path], tmp_path: Path) -> None:
     objects = boxes(tmp_path, {photo.name: 1 for photo in photos})
     run = vcm_encode(*photos, "-o", tmp_path / "coded", *FLAGS[:-1], "--objects", objects, "--dry-run")

@@ -81,13 +81,61 @@ def test_boxes_for_other_frames_are_refused_by_name(tmp_path: Path) -> None:
         read(path, 5, "clip.mp4")
 
 
-def test_boxes_for_other_pictures_are_refused_by_name(tmp_path: Path) -> None:
-    images = [{"id": 1, "file_name": "street.png"}, {"id": 2, "file_name": "other.png"}]
-    content = {"images": images, "annotations": [box(1, [1, 2, 3, 4]), box(2, [1, 2, 3, 4])]}
-    with pytest.raises(InputError, match=r"boxes for other.png, which is not street.png"):
-        read(boxes_file(tmp_path, content))
-    content["annotations"] = content["annotations"][:1]
-    assert len(read(boxes_file(tmp_path, content)).see(RGB, 0)) == 1
+def test_of_a_file_for_many_only_the_boxes_of_the_input_count(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "photos/street.png"}, {"id": 2, "file_name": "other.png"}]
+    content = {"images": images, "annotations": [box(1, [1, 2, 3, 4]), box(2, [1, 2, 3, 4]), box(2, [5, 6, 7, 8])]}
+    path = boxes_file(tmp_path, content)
+    objects = read(path)
+    assert objects.see(RGB, 0).boxes.tolist() == [[1, 2, 4, 6]]
+    assert len(objects.notes) == 1
+    assert "boxes of 1 pictures that are no input were left out, the first of other.png" in objects.notes[0]
+    assert len(read(path, name="other.png").see(RGB, 0)) == 2
+    with pytest.raises(InputError, match=r"names photos/street.png and 1 more images, and none third.png; add it"):
+        read(path, name="third.png")
+    # Also where only one of the pictures has boxes.
+    content["annotations"] = content["annotations"][1:]
+    path = boxes_file(tmp_path, content)
+    assert len(read(path).see(RGB, 0)) == 0
+    with pytest.raises(InputError, match=r"and none third.png"):
+        read(path, name="third.png")
+
+
+def test_the_only_image_of_a_file_may_have_another_name(tmp_path: Path) -> None:
+    content = {"images": [{"id": 7, "file_name": "before.png"}], "annotations": [box(7, [1, 2, 3, 4])]}
+    objects = read(boxes_file(tmp_path, content))
+    assert len(objects.see(RGB, 0)) == 1
+    assert "its only image is before.png, whose boxes were taken for street.png" in objects.notes[0]
+    assert read(boxes_file(tmp_path, content), name="before.png").notes == ()
+
+
+def test_two_images_of_one_picture_or_frame_are_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"annotations": [box(1, [1, 2, 3, 4]), box(2, [1, 2, 3, 4])]}
+    for names, n_frames, told in (
+        (("a/street.png", "b/street.png"), 1, "boxes of a/street.png and of b/street.png for street.png; leave"),
+        ((None, None), 1, "boxes of image 1 and of image 2 for street.png"),
+        (("a/03.png", "b/03.png"), 5, "boxes of a/03.png and of b/03.png for frame 3 of street.png"),
+    ):
+        content["images"] = [{"id": at + 1, "file_name": name} for at, name in enumerate(names)]
+        with pytest.raises(InputError, match=told):
+            read(boxes_file(tmp_path, content), n_frames)
+
+
+def test_of_a_file_for_many_clips_only_the_frames_of_the_input_count(tmp_path: Path) -> None:
+    images: list[dict[str, Any]] = [
+        {"id": 1, "file_name": "cam1/0002.png"},
+        {"id": 2, "file_name": "cam2/0002.png"},
+        {"id": 3, "file_name": "cam2.mp4", "frame_index": 4},
+    ]
+    content = {"images": images, "annotations": [box(image["id"], [1, 2, 3, 4]) for image in images]}
+    path = boxes_file(tmp_path, content)
+    for name, frames in (("cam1.mp4", [2]), ("cam2.mp4", [2, 4])):
+        objects = read(path, 6, name)
+        assert [frame for frame in range(6) if len(objects.see(RGB, frame))] == frames
+        assert "that are no input were left out" in objects.notes[0]
+    content["images"] = [{"id": at, "file_name": "cam1.mp4", "frame_index": at} for at in (1, 2, 3)]
+    objects = read(boxes_file(tmp_path, content), 6, "renamed.mp4")
+    assert [frame for frame in range(6) if len(objects.see(RGB, frame))] == [1, 2, 3]
+    assert "its only image is cam1.mp4, whose boxes were taken for renamed.mp4" in objects.notes[0]
 
 
 @pytest.mark.parametrize(

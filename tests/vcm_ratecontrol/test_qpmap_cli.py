@@ -104,6 +104,16 @@ def test_a_clip_has_a_map_per_frame(vcm_qpmap: QpMap, synthetic_clip: Callable[[
     assert (qp_map.qp[-1] == end["background_qp"]).all()
 
 
+def test_boxes_of_other_pictures_make_no_map(vcm_qpmap: QpMap, photo: Path, tmp_path: Path) -> None:
+    path = boxes(tmp_path, [(0, [100, 70, 40, 50]), (1, [0, 0, 300, 220])])
+    images = [{"id": 0, "file_name": f"somewhere/{photo.name}"}, {"id": 1, "file_name": "other.png"}]
+    path.write_text(json.dumps({"images": images, "annotations": json.loads(path.read_text())}))
+    run = vcm_qpmap(photo, "--objects", path, "-o", tmp_path / "map.npz", "--json")
+    assert (run.code, run.end["objects"]) == (0, 1), run.err
+    assert run.end["object_share"] < 1
+    assert any("the first of other.png" in note for note in run.end["notes"])
+
+
 def test_a_turned_clip_has_its_boxes_turned_back(
     vcm_qpmap: QpMap, synthetic_clip: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -5,8 +5,9 @@ width, height in pixels of the upright picture; `score` is its confidence. The f
 image, or the last number in the image's file name, or `image_id` where there are no images; counted from 0, or from
 1 where frame numbers end with the number of frames.
 
-One file may serve the several inputs of a job: then each image's file name says whose boxes those are. It is the
-input's own name (for a frame of a clip beside a `frame_index`), or lies in a folder that is called like the input.
+One file may serve several inputs, of one job or one after the other: then each image's file name says whose boxes
+those are. It is the input's own name (for a frame of a clip beside a `frame_index`), or lies in a folder that is called
+like the input. An input that is alone may go by another name than the only one of its file.
 """
 
 from __future__ import annotations
@@ -49,36 +50,41 @@ class BoxesFile:
         _check(path, content)
         if len(inputs) < 2:
             return cls(path, content)
-        parts, others = _shared_out(path, content, [source.name for source in inputs])
-        if not others:
-            return cls(path, content, parts)
-        told = f"{path}: boxes of {len(others)} pictures that are no input were left out, the first of {others[0]}"
-        return cls(path, content, parts, (told,))
+        return cls(path, content, *_shared_out(path, content, [source.name for source in inputs]))
 
     def of(self, picture: Path, n_frames: int, width: int, height: int) -> FileObjects:
         """The boxes of one input; n_frames, width, height: its, upright. Raises InputError as `FileObjects` does, and
         for an input that the file does not name."""
-        content = self.content
-        if self.parts is not None:
-            if picture.name not in self.parts:
-                raise InputError(
-                    f"{self.path}: names no image {picture.name}; add it to `images`, without boxes if it has none"
-                )
-            content = self.parts[picture.name]
-        return FileObjects(self.path, content, picture, n_frames, width, height)
+        if self.parts is None:
+            content, notes = _of_one(self.path, self.content, picture.name, n_frames)
+        elif picture.name in self.parts:
+            content, notes = self.parts[picture.name], ()
+        else:
+            raise InputError(
+                f"{self.path}: names no image {picture.name}; add it to `images`, without boxes if it has none"
+            )
+        return FileObjects(self.path, content, picture, n_frames, width, height, notes)
 
 
 class FileObjects:
     """The boxes of one input, by frame. An `ObjectSource`."""
 
     def __init__(
-        self, path: Path, content: Mapping[str, Any], picture: Path, n_frames: int, width: int, height: int
+        self,
+        path: Path,
+        content: Mapping[str, Any],
+        picture: Path,
+        n_frames: int,
+        width: int,
+        height: int,
+        notes: tuple[str, ...] = (),
     ) -> None:
         """path: to be named in errors. picture: the input that boxes are for; n_frames, width, height: its, upright.
+        notes: what else the user should know.
 
         Raises InputError: not in this format, boxes for other pictures or frames.
         """
-        self._width, self._height = width, height
+        self._width, self._height, self._told = width, height, notes
         self.clipped = self.outside = 0
         named = _category_names(path, content)
         frames = _frames_of_images(path, content, picture, n_frames)
@@ -104,7 +110,7 @@ class FileObjects:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        told = []
+        told = list(self._told)
         if self.clipped:
             told.append(f"{self.clipped} boxes reached beyond the picture and were clipped to it")
         if self.outside:
@@ -152,8 +158,8 @@ def _check(path: Path, content: Mapping[str, Any]) -> None:
 
 def _shared_out(
     path: Path, content: Mapping[str, Any], names: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The part of each input that is named, and the names of images with boxes that are of no input."""
+) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """The part of each input that is named, and a note where images with boxes are of no input."""
     if not content.get("images"):
         raise InputError(
             f"{path}: lists no `images`, so that nothing says which of the {len(names)} inputs a box is for;"
@@ -181,7 +187,32 @@ def _shared_out(
             parts[name]["annotations"].append(annotation)
         else:
             others[called.get(image, f"image {image}")] = None
-    return parts, list(others)
+    if not others:
+        return parts, ()
+    first = next(iter(others))
+    return parts, (f"{path}: boxes of {len(others)} pictures that are no input were left out, the first of {first}",)
+
+
+def _of_one(
+    path: Path, content: Mapping[str, Any], name: str, n_frames: int
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The part of an input that is alone, and notes. Raises InputError where all images are of other pictures."""
+    images = content.get("images") or []
+    called = [str(image["file_name"]) for image in images if image.get("file_name")]
+    if not called or len(called) < len(images):
+        return content, ()
+    parts, notes = _shared_out(path, content, [name])
+    if name in parts:
+        return parts[name], notes
+    alone = len(set(called)) == 1
+    if n_frames == 1 and not alone:
+        raise InputError(
+            f"{path}: names {called[0]} and {len(called) - 1} more images, and none {name}; add it to `images`, without"
+            " boxes if it has none"
+        )
+    # Frames of a clip have names of their own, in any folder; that of a picture, or of a whole clip, is another's.
+    another = alone and (n_frames == 1 or "frame_index" in images[0])
+    return content, (f"{path}: its only image is {called[0]}, whose boxes were taken for {name}",) if another else ()
 
 
 def _category_names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
@@ -213,23 +244,26 @@ def _frames_of_images(path: Path, content: Mapping[str, Any], picture: Path, n_f
     if not images:
         return None
     used = {annotation["image_id"] for annotation in content["annotations"]}
-    alone = len(used) == 1
-    return {
-        int(image["id"]): _frame_of(path, image, picture, n_frames, alone=alone)
-        for image in images
-        if image["id"] in used
-    }
+    frames: dict[int, int] = {}
+    called: dict[int, str] = {}
+    for image in images:
+        if image["id"] in used:
+            frame = frames[int(image["id"])] = _frame_of(path, image, picture, n_frames)
+            name = str(image.get("file_name") or f"image {image['id']}")
+            if called.setdefault(frame, name) != name:
+                which = picture.name if n_frames == 1 else f"frame {frame} of {picture.name}"
+                raise InputError(
+                    f"{path}: has boxes of {called[frame]} and of {name} for {which}; leave those of one out"
+                )
+    return frames
 
 
-def _frame_of(path: Path, image: Mapping[str, Any], picture: Path, n_frames: int, *, alone: bool) -> int:
+def _frame_of(path: Path, image: Mapping[str, Any], picture: Path, n_frames: int) -> int:
     if "frame_index" in image:
         return int(image["frame_index"])
     name = str(image.get("file_name", ""))
     if n_frames == 1:
-        # One picture alone may have any name: files are renamed more often than boxes are mixed up.
-        if alone or Path(name).name == picture.name:
-            return 0
-        raise InputError(f"{path}: has boxes for {name}, which is not {picture.name}; leave those boxes out")
+        return 0
     if Path(name).name == picture.name:
         raise InputError(f"{path}: image {image['id']} names the clip {name} and no frame of it; add a `frame_index`")
     number = _LAST_NUMBER.search(Path(name).stem)
