@@ -38,6 +38,7 @@ def view(*, known: bool = True, seed: int = 3, noise: float = 0.0) -> View:
         weights=np.full(N, 1 / N),
         quality={"vmaf": 100 - LEVELS[None] - rng.uniform(0, 5, (N, 1))},
         prediction=Prediction(told, bits * 1.3, np.full(N, 3.0), np.full(N, 0.1)),
+        n_items=N,
         n_machines=10,
         known=known,
         works=tuple(PictureTask(f"{at}.png", str(at)) for at in range(N)),

@@ -12,6 +12,7 @@ from vcm_ratecontrol.ratecontrol.deciding import reached_by_both_looks
 from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
 from vcm_ratecontrol.ratecontrol.planning import (
     Curves,
+    Pool,
     ProbePoint,
     Target,
     contradicts,
@@ -20,6 +21,7 @@ from vcm_ratecontrol.ratecontrol.planning import (
     plan,
     refined,
     replan,
+    with_margin,
 )
 from vcm_ratecontrol.ratecontrol.probing import Probe, joined_looks
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
@@ -40,9 +42,8 @@ def curves_of(shifts: Sequence[float], seen: Sequence[bool] | None = None) -> Cu
     )
     bits = np.stack([1e6 * 2.0 ** (-(grid + d / 2) / 6) for d in shifts])
     n = len(shifts)
-    return Curves(
-        QPS, smr, low, high, bits, np.full(n, 5.0), np.ones(n), np.ones(n, bool) if seen is None else np.array(seen)
-    )
+    visible = np.ones(n, bool) if seen is None else np.array(seen)
+    return Curves(QPS, smr, low, high, bits, np.full(n, 5.0), np.zeros(n), np.ones(n), visible)
 
 
 @dataclass(frozen=True)
@@ -76,25 +77,32 @@ def mean_of(world: World, qps: np.ndarray) -> float:
     return float(world.smr[np.arange(len(qps)), qps].mean())
 
 
-def test_each_keeps_a_margin_by_what_a_curve_may_be_off() -> None:
-    """Others make up for a hopeful prediction in the mean; an item by itself has nobody."""
-    unsure = curves_of([-8, 0, 3, 9])
-    sure = replace(unsure, deviation=np.zeros(4))
-    columns = np.arange(4)
-    np.testing.assert_array_equal(plan(sure, MEAN).qps, plan(unsure, MEAN).qps)
-    plain, safe = plan(sure, EACH), plan(unsure, EACH)
-    np.testing.assert_array_equal(plain.qps - safe.qps, 4)  # 0.8 of 5 QPs
-    assert safe.mean_smr == pytest.approx(unsure.smr[columns, safe.qps].mean())  # what is told is not lowered
+def test_a_margin_is_kept_as_far_as_nobody_makes_up_for_a_hopeful_prediction() -> None:
+    curves = curves_of([-8, 0, 3, 9])
+    plain = plan(curves, EACH).qps
+    np.testing.assert_array_equal(plain - plan(with_margin(curves, EACH, 4), EACH).qps, 4)  # 0.8 of 5 QPs
+    alone, four = (plan(with_margin(curves, MEAN, files), MEAN).qps.mean() for files in (1, 4))
+    assert alone < four < plan(curves, MEAN).qps.mean()
+    np.testing.assert_array_equal(with_margin(curves, MEAN, 1).smr, curves.smr)  # what is told is not lowered
 
 
-def test_each_is_reached_where_the_prediction_says_so_without_its_margin() -> None:
+@pytest.mark.parametrize("pool", ["each", "mean"])
+def test_a_target_is_reached_where_the_prediction_says_so_without_its_margin(pool: Pool) -> None:
     curves = curves_of([0.0])
-    best = float(curves.smr.max())
-    safe = plan(curves, Target(best, pool="each"))
-    assert safe.reached.all()
-    assert safe.qps[0] == 0
-    nothing = plan(replace(curves, smr=curves.smr * 0.5), Target(best, pool="each"))
-    assert not nothing.reached.any()
+    target = Target(float(curves.smr.max()), pool=pool)
+    settled = Rounds(with_margin(curves, target, 1), target, World(curves).probe, judges=False).run(0)
+    assert settled.reached.all()
+    assert settled.qps[0] == 0
+    lower = replace(curves, smr=curves.smr * 0.5)
+    settled = Rounds(with_margin(lower, target, 1), target, World(lower).probe, judges=False).run(0)
+    assert not settled.reached.any()
+
+
+def test_the_last_correction_keeps_the_margin() -> None:
+    """A plan over what is coded is lowered by the curves as plans take them."""
+    curves = with_margin(curves_of([0.0]), MEAN, 1)
+    wanted = plan(curves, MEAN).qps
+    assert lowered(curves, MEAN, wanted + 3, MEAN.smr) == wanted
 
 
 def test_a_right_prediction_costs_one_probe_each() -> None:

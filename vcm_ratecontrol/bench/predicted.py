@@ -11,12 +11,11 @@ import numpy as np
 
 from codec_wrappers.errors import CacheError, MissingToolError, VcmError
 from vcm_ratecontrol.bench.choice import MACHINES, NOTHING, Choice
-from vcm_ratecontrol.bench.methods import Targeted, each, nothing_probed, permuted, pooled, search_smr
+from vcm_ratecontrol.bench.methods import Targeted, nothing_probed, permuted, pooled, search_smr
 from vcm_ratecontrol.bench.table import Table
 from vcm_ratecontrol.bench.view import Prediction, View
-from vcm_ratecontrol.ratecontrol.planning import Curves, Target
+from vcm_ratecontrol.ratecontrol.planning import Curves, Pool, Target, plan, with_margin
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
-from vcm_ratecontrol.ratecontrol.shift import cautious
 from vcm_ratecontrol.scoring import Tasks
 
 if TYPE_CHECKING:
@@ -139,8 +138,8 @@ def predicted_methods(probes: int) -> tuple[Targeted, ...]:
     """`smr` in its forms: pooled and each, without probes, with `probes` of them, and pooled with probes that tell bits
     alone."""
     methods = [
-        Targeted("smr-pooled-0", "predicted, pooled, no probe", NOTHING, _pooled_unprobed),
-        Targeted("smr-each-0", "predicted, each picture, no probe", NOTHING, _each_unprobed),
+        Targeted("smr-pooled-0", "predicted, pooled, no probe", NOTHING, _unprobed("mean")),
+        Targeted("smr-each-0", "predicted, each picture, no probe", NOTHING, _unprobed("each")),
         Targeted("smr-pooled-bits", f"predicted, pooled, bits of {COUNTED} probes", NOTHING, _pooled_counted(COUNTED)),
     ]
     if probes:
@@ -169,17 +168,15 @@ def _of(view: View) -> Prediction:
     return view.prediction
 
 
-def _pooled_unprobed(view: View, target: float) -> Choice:
-    curves = _of(view)
-    columns = pooled(view, curves.smr, curves.bits, target)
-    return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
+def _unprobed(pool: Pool) -> Callable[[View, float], Choice]:
+    """The plan of vcm-encode without probes."""
 
+    def choose(view: View, target: float) -> Choice:
+        prediction, aim = _of(view), Target(target, pool=pool)
+        planned = plan(with_margin(_curves_of(view, prediction), aim, view.n_items), aim)
+        return Choice(planned.qps.astype(np.intp), nothing_probed(view), float(prediction.seconds.sum()))
 
-def _each_unprobed(view: View, target: float) -> Choice:
-    """As vcm-encode: on the safe side of what is predicted."""
-    curves = _of(view)
-    columns = each(view, cautious(curves.smr, view.levels, curves.deviation), curves.bits, target)
-    return Choice(columns, nothing_probed(view), float(curves.seconds.sum()))
+    return choose
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,10 @@ def _rounds(
             return [_Known(int(view.bits[at]), smr_of(view, at)) for at in wanted]
 
         curves, aim = _curves_of(view, prediction), Target(target, pool="mean")
-        rounds = Rounds(curves, aim, probe_all, judges=view.known and asks, step=_step(view))
+        judges = view.known and asks
+        if not judges:
+            curves = with_margin(curves, aim, view.n_items)
+        rounds = Rounds(curves, aim, probe_all, judges=judges, step=_step(view))
         return Choice(rounds.run(probes).qps.astype(np.intp), probed, float(prediction.seconds.sum()))
 
     return choose
@@ -235,6 +235,7 @@ def _curves_of(view: View, prediction: Prediction) -> Curves:
         high=smr,
         bits=prediction.bits,
         deviation=prediction.deviation / _step(view),
+        margin=np.zeros(n_units),
         weights=view.weights,
         seen=np.ones(n_units, bool),
     )

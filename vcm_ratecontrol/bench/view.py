@@ -27,8 +27,8 @@ class Prediction:
 class View:
     """levels: float64 [L]. bits: float64 [U, L]. smr: float64 [U, L], of the choosing machines, the mean curve where
     none is valid. mean: float64 [L], their mean over items. weights: float64 [U], so that every item counts alike.
-    quality: metric -> float64 [U, L]. n_machines: that choose. known: they judge as well. works: of the units.
-    n_columns: C. seed: for what is random.
+    quality: metric -> float64 [U, L]. n_items: pictures and clips. n_machines: that choose. known: they judge as well.
+    works: of the units. n_columns: C. seed: for what is random.
     """
 
     levels: Floats
@@ -38,6 +38,7 @@ class View:
     weights: Floats
     quality: Mapping[str, Floats]
     prediction: Prediction | None
+    n_items: int
     n_machines: int
     known: bool
     works: tuple[PictureTask | SegmentTask, ...]
@@ -67,6 +68,7 @@ def make_view(
         weights=share,
         quality={name: values[:, :n_levels] for name, values in table.quality.items()},
         prediction=prediction,
+        n_items=len(table.items),
         n_machines=len(table.machines_at(choosing, task)),
         known=known,
         works=tuple(unit.work for unit in table.units),

@@ -16,7 +16,7 @@ from vcm_ratecontrol.ratecontrol.judges import Judges
 from vcm_ratecontrol.ratecontrol.measured import PredictedSmr, SegmentChoice, choose_all
 from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
-from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined
+from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined, with_margin
 from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
 from vcm_ratecontrol.ratecontrol.predicted import Witness, label_levels, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
@@ -78,9 +78,12 @@ class Decider:
         """Raises InputError, MissingToolError, CacheError, EncoderError, MachineRunError."""
         curves = self._predict()
         probes = self._request.n_probes
-        if self._judges.room is not None and probes and self._target.pool == "each":
+        measured = self._judges.room is not None and probes
+        if measured and self._target.pool == "each":
             choices, final = self._search(curves, probes), curves
         else:
+            if not measured:
+                curves = with_margin(curves, self._target, len(self._sources))
             settled = self._rounds(curves, probes)
             choices, final = self._choices(settled), settled.predicted
         self._note_reach(choices)

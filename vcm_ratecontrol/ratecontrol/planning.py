@@ -17,7 +17,8 @@ from vcm_ratecontrol.ratecontrol import pooling
 from vcm_ratecontrol.ratecontrol.shift import (
     TRANSFER_SHRINK,
     MeasuredSmr,
-    cautious,
+    fragile,
+    margin,
     pinned,
     probed_shift,
     shift_curve,
@@ -67,8 +68,9 @@ class Curves:
     """What is known of I items at the L QPs of an encoder.
 
     qps: int64 [L], rising. smr, low, high: float64 [I, L], 0..1: the curve and its band. bits: float64 [I, L], of the
-    whole item. deviation: float64 [I], QP: how far the curve may be off. weights: float64 [I], frames. seen: bool [I],
-    False where no machine sees anything: such an item counts in no mean and keeps its first QP.
+    whole item. deviation: float64 [I], QP: how far the curve may be off. margin: float64 [I], QP: plans take the curve
+    for so much more fragile. weights: float64 [I], frames. seen: bool [I], False where no machine sees anything: such
+    an item counts in no mean and keeps its first QP.
     """
 
     qps: NDArray[np.int64]
@@ -77,6 +79,7 @@ class Curves:
     high: Floats
     bits: Floats
     deviation: Floats
+    margin: Floats
     weights: Floats
     seen: Flags
 
@@ -86,17 +89,35 @@ class Curves:
     def column(self, qp: int) -> int:
         return int(qp - self.qps[0])
 
+    @property
+    def safe(self) -> Floats:
+        """SMR as plans take it, float64 [I, L]."""
+        return fragile(self.smr, self.qps, self.margin) if self.margin.any() else self.smr
+
     def pick(self, rows: ArrayLike) -> Curves:
         """The curves of some items."""
         at = np.asarray(rows)
-        names = ("smr", "low", "high", "bits", "deviation", "weights", "seen")
+        names = ("smr", "low", "high", "bits", "deviation", "margin", "weights", "seen")
         return replace(self, **{name: getattr(self, name)[at] for name in names})
 
 
 def joined(parts: Sequence[Curves]) -> Curves:
     """The curves of several files at the same QPs as those of one."""
-    names = ("smr", "low", "high", "bits", "deviation", "weights", "seen")
+    names = ("smr", "low", "high", "bits", "deviation", "margin", "weights", "seen")
     return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def with_margin(curves: Curves, target: Target, n_files: int) -> Curves:
+    """Curves to plan by where nobody will measure: with a margin, the smaller the more files make up for each other.
+
+    Segments of one clip do not: what a prediction misses of one, it misses of the others too.
+    """
+    return replace(curves, margin=margin(curves.deviation, 1 if target.pool == "each" else n_files))
+
+
+def without_margin(curves: Curves) -> Curves:
+    """Curves whose predictions are taken at their word."""
+    return replace(curves, margin=np.zeros(len(curves)))
 
 
 @dataclass(frozen=True)
@@ -110,41 +131,35 @@ class ProbePoint:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """qps: int64 [I]; reached: bool [I], for `each` by item; for `mean` all alike unless an item is below its floor.
-    mean_smr: weighted mean over the items that are seen, None without any."""
+    """qps: int64 [I]; reached: bool [I], margin included: for `each` by item, for `mean` all alike unless an item is
+    below its floor."""
 
     qps: NDArray[np.int64]
     reached: Flags
-    mean_smr: float | None
 
 
 def plan(curves: Curves, target: Target, allowed: Flags | None = None) -> Plan:
-    """The QPs that the curves ask for, see `pooling`. allowed: bool [I, L], at least one of each item.
-
-    Under `each` they are predictions (what is measured item by item has its own search), and taken cautiously.
-    """
+    """The QPs that the curves ask for, see `pooling`. allowed: bool [I, L], at least one of each item."""
     usable = np.ones(curves.smr.shape, bool) if allowed is None else allowed
+    grid = curves.qps.astype(np.float64)
     qps = np.zeros(len(curves), np.int64)
     reached = np.ones(len(curves), bool)
-    mean_smr = None
     for rows in (np.flatnonzero(curves.seen), np.flatnonzero(~curves.seen)):
         if not rows.size:
             continue
         part, part_allowed = curves.pick(rows), usable[rows]
-        grid = part.qps.astype(np.float64)
-        if target.pool == "each" or not part.seen[0]:
-            safe = cautious(part.smr, grid, part.deviation) if part.seen[0] else part.smr
-            found = pooling.each(safe, part.bits, grid, target.smr, allowed=part_allowed)
+        if not part.seen[0]:
+            found = pooling.each(part.smr, part.bits, grid, target.smr, allowed=part_allowed)
+        elif target.pool == "each":
+            found = pooling.each(part.safe, part.bits, grid, target.smr, allowed=part_allowed)
         else:
             found = pooling.mean(
-                part.smr, part.bits, grid, target.smr, floor=target.floor, weights=part.weights, allowed=part_allowed
+                part.safe, part.bits, grid, target.smr, floor=target.floor, weights=part.weights, allowed=part_allowed
             )
         qps[rows] = part.qps[found.index]
         if part.seen[0]:
-            believed = part.smr[np.arange(len(rows)), found.index]
-            reached[rows] = found.reached | ((target.pool == "each") & (believed >= target.smr - pooling.TOLERANCE))
-            mean_smr = float(believed @ part.weights / part.weights.sum())
-    return Plan(qps, reached, mean_smr)
+            reached[rows] = found.reached
+    return Plan(qps, reached)
 
 
 def replan(curves: Curves, target: Target, probed: Sequence[Mapping[int, ProbePoint]], near: int = NEAR_QP) -> Plan:
@@ -205,15 +220,16 @@ def lowered(curves: Curves, target: Target, qps: NDArray[np.int64], aim: float) 
 
     aim: the mean that is wanted, at least the target (more where curves proved too hopeful before).
     """
+    smr = curves.safe
     columns = np.array([curves.column(int(qp)) for qp in qps])
     rows = np.arange(len(curves))
     wanted = np.full(len(curves), target.smr if target.pool == "each" else target.floor)
-    for item in np.flatnonzero(curves.seen & (curves.smr[rows, columns] < wanted - pooling.TOLERANCE)):
-        columns[item] = _highest_meeting(curves.smr[item, : columns[item] + 1], float(wanted[item]))
+    for item in np.flatnonzero(curves.seen & (smr[rows, columns] < wanted - pooling.TOLERANCE)):
+        columns[item] = _highest_meeting(smr[item, : columns[item] + 1], float(wanted[item]))
     if target.pool == "mean" and curves.seen.any():
         share = np.where(curves.seen, curves.weights, 0.0) / curves.weights[curves.seen].sum()
-        while (missing := aim - float(share @ curves.smr[rows, columns])) > pooling.TOLERANCE:
-            step = _cheapest_step(curves, share, columns, missing)
+        while (missing := aim - float(share @ smr[rows, columns])) > pooling.TOLERANCE:
+            step = _cheapest_step(smr, curves.bits, share, columns, missing)
             if step is None:
                 break
             columns[step[0]] = step[1]
@@ -227,13 +243,15 @@ def _highest_meeting(smr: Floats, wanted: float) -> int:
     return int(met[-1]) if met.size else int(len(smr) - 1 - np.argmax(smr[::-1]))
 
 
-def _cheapest_step(curves: Curves, share: Floats, columns: NDArray[np.intp], missing: float) -> tuple[int, int] | None:
+def _cheapest_step(
+    smr: Floats, bits: Floats, share: Floats, columns: NDArray[np.intp], missing: float
+) -> tuple[int, int] | None:
     """The item and lower column with the fewest bits for each unit of the missing mean SMR, of equals the highest QP;
     None when there is none."""
-    rows = np.arange(len(curves))
-    gain = share[:, None] * (curves.smr - curves.smr[rows, columns][:, None])
-    cost = np.maximum(curves.bits - curves.bits[rows, columns][:, None], 1.0)
-    useful = (np.arange(curves.smr.shape[1])[None] < columns[:, None]) & (gain > pooling.TOLERANCE)
+    rows = np.arange(len(smr))
+    gain = share[:, None] * (smr - smr[rows, columns][:, None])
+    cost = np.maximum(bits - bits[rows, columns][:, None], 1.0)
+    useful = (np.arange(smr.shape[1])[None] < columns[:, None]) & (gain > pooling.TOLERANCE)
     if not useful.any():
         return None
     price = np.where(useful, cost / np.minimum(np.where(useful, gain, 1.0), missing), np.inf)

@@ -283,6 +283,7 @@ def predict_segments(
         qps=qps,
         **{name: _at_levels(values, at) for name, values in stacked.items()},
         deviation=np.array([row["deviation"] for row in rows]),
+        margin=np.zeros(len(rows)),
         weights=np.array([float(len(segment)) for segment in segments]),
         seen=np.array([row["seen"] for row in rows], bool),
     )

@@ -33,6 +33,7 @@ from vcm_ratecontrol.ratecontrol.planning import (
     plan,
     refined,
     replan,
+    without_margin,
 )
 from vcm_ratecontrol.scoring import Tasks
 
@@ -112,11 +113,15 @@ class Rounds(Generic[P]):
             planned = self._settled() if self._judges else self._affordable()
         return Settled(
             planned.qps,
-            planned.reached,
+            planned.reached if self._judges and probes else self._told(planned),
             tuple(self._probes),
             self._first if self._judges else self._curves,
             0 if self._judges else sum(contradicts(points) for points in self._points),
         )
+
+    def _told(self, planned: Plan) -> Flags:
+        """Where the target is reached by what is predicted, as it stands: a margin may be out of reach."""
+        return planned.reached | self._fixed(without_margin(self._curves), planned.qps).reached
 
     def _promising(self, left: int) -> NDArray[np.int64]:
         """The QP of every item that is worth measuring next; one that was measured where nothing is left to measure.
@@ -137,7 +142,7 @@ class Rounds(Generic[P]):
         if planned.reached.all():
             return planned
         qps = lowered(self._curves, self._target, planned.qps, self._target.smr)
-        return self._fixed(qps)
+        return self._fixed(self._curves, qps)
 
     def _settled(self) -> Plan:
         """The proven plan; with a second look that plan whose other frames meet the target, too, or the last one."""
@@ -173,9 +178,8 @@ class Rounds(Generic[P]):
                 return planned
             aim += _AIM_STEP
 
-    def _fixed(self, qps: NDArray[np.int64]) -> Plan:
-        allowed = self._curves.qps[None] == qps[:, None]
-        return plan(self._curves, self._target, allowed)
+    def _fixed(self, curves: Curves, qps: NDArray[np.int64]) -> Plan:
+        return plan(curves, self._target, curves.qps[None] == qps[:, None])
 
     def _probe(self, qps: NDArray[np.int64]) -> bool:
         """Probe the items at the QPs that are new; False when all are known."""

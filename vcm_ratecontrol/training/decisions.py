@@ -11,7 +11,7 @@ from vcm_ratecontrol.bench.bootstrap import Interval
 from vcm_ratecontrol.bench.matched import NoMatchError, bits_at, matched_saving
 from vcm_ratecontrol.ratecontrol import pooling
 from vcm_ratecontrol.ratecontrol.exploration import next_levels
-from vcm_ratecontrol.ratecontrol.shift import MeasuredSmr, cautious, refine
+from vcm_ratecontrol.ratecontrol.shift import MeasuredSmr, fragile, margin, refine
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -39,7 +39,7 @@ def each(truth: Truth, smr: Floats, bits: Floats, deviation: Floats, target: flo
 
     deviation: [N], QPs, what predicted curves may be off, for which the planning keeps a margin; 0 keeps none.
     """
-    safe = cautious(np.clip(smr, 0, 1), truth.qps, deviation)
+    safe = fragile(np.clip(smr, 0, 1), truth.qps, margin(deviation))
     return pooling.each(safe, bits, truth.qps, target).index
 
 
