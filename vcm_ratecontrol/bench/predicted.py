@@ -15,6 +15,7 @@ from vcm_ratecontrol.bench.methods import Targeted, nothing_probed, permuted, po
 from vcm_ratecontrol.bench.table import Table
 from vcm_ratecontrol.bench.view import Prediction, View
 from vcm_ratecontrol.ratecontrol.planning import Curves, Pool, Target, plan, with_margin
+from vcm_ratecontrol.ratecontrol.predicted import source_of
 from vcm_ratecontrol.ratecontrol.rounds import Rounds
 from vcm_ratecontrol.scoring import Tasks
 
@@ -118,20 +119,13 @@ def _samples(
 def _curves(
     predictor: SMRCurvePredictor, samples: Sequence[Sample], codec: str, coding: str, task: str
 ) -> list[SMRCurve]:
-    """By the condition of the encoder, else by the nearest one that the predictor was trained for."""
-    from dataclasses import replace
-
+    """As vcm-encode takes them. Raises CacheError for a predictor without any condition."""
     from vcm_ratecontrol.predictors.interface import Condition
 
-    error: CacheError | None = None
-    for known in dict.fromkeys(((codec, coding), ("vvc", coding), ("vvc", "still"))):
-        condition = Condition(known[0], known[1], task)  # type: ignore[arg-type]
-        try:
-            return predictor.predict([replace(sample, condition=condition) for sample in samples])
-        except CacheError as untrained:
-            error = error or untrained
-    assert error is not None
-    raise error
+    source = source_of(predictor.name, predictor, Condition(codec, coding, task))  # type: ignore[arg-type]
+    if source is None:
+        raise CacheError(f"predictor '{predictor.name}' was trained without labels; train it with vcm-train")
+    return [source.curve(sample.picture, sample.evidence) for sample in samples]
 
 
 def predicted_methods(probes: int) -> tuple[Targeted, ...]:

@@ -60,7 +60,7 @@ _BAND_DEVIATIONS = 1.2816
 # How far a frame of a clip is followed in what the network says of it as of a still. Of clips it saw six in training
 # and hardly tells one from another, of photographs 587. Over the eleven labelled clips its shift as of a still
 # correlates by 0.78 with the true one; so much of it lowers the error of a clip's SMR from 0.079 to 0.067
-# (benchmarks/clips_as_stills.py).
+# (benchmarks/clips_as_stills.py), and as much with machines at hand.
 _STILL_TRUST = 0.75
 # Bits per pixel of the pilot's stills at QP 32, where no predictor tells; they halve every six QPs.
 _PILOT_LOG2_BITS = 2.0 - (np.arange(N_LEVELS) - 8) / 6
@@ -92,7 +92,7 @@ class CurveSource:
 
         sample = Sample(rgb, condition=self.condition, evidence=evidence)
         with one_thread():
-            if self.still is None or evidence:  # machines at hand tell more
+            if self.still is None:
                 return continued(self.predictor.predict([sample])[0])
             told, as_still = self.predictor.predict([sample, replace(sample, condition=self.still)])
         return continued(moved_to(told, _STILL_TRUST * as_still.shift))
@@ -200,17 +200,24 @@ def open_curve_source(
         predictor = load_predictor(path)
         if not isinstance(predictor, SMRCurvePredictor):
             raise InputError(f"{path}: holds '{predictor.name}', which predicts no SMR curves; put another file there")
-        used = nearest_condition(wanted, predictor.known_conditions)
-        if used is None:
-            continue
-        notes = () if used == wanted else (f"curves: '{name}' knows no {wanted}; those of {used} are used",)
-        still = replace(used, coding_type="still")
-        known = used.coding_type == "inter" and still in predictor.known_conditions
-        return CurveSource(name, codec, predictor, used, notes, still if known else None)
+        source = source_of(name, predictor, wanted)
+        if source is not None:
+            return source
     require_source(evidence=evidence, weights=None)
     return CurveSource(
         "mean curve", codec, None, wanted, ("no predictor is installed: planning begins at the mean curve",)
     )
+
+
+def source_of(name: str, predictor: SMRCurvePredictor, wanted: Condition) -> CurveSource | None:
+    """Curves of a predictor for a condition, or for the nearest one that it knows; None where it knows none."""
+    used = nearest_condition(wanted, predictor.known_conditions)
+    if used is None:
+        return None
+    notes = () if used == wanted else (f"curves: '{name}' knows no {wanted}; those of {used} are used",)
+    still = replace(used, coding_type="still")
+    known = used.coding_type == "inter" and still in predictor.known_conditions
+    return CurveSource(name, wanted.codec, predictor, used, notes, still if known else None)
 
 
 def nearest_condition(wanted: Condition, known: Sequence[Condition]) -> Condition | None:

@@ -82,7 +82,8 @@ def margin(deviation: ArrayLike, independent: int = 1) -> Floats:
     deviation: float [items], QPs, the standard deviation of each curve's shift. independent: over so many items, whose
     predictions err independently, the target is a mean: then one makes up for the other.
     """
-    return CAUTION * np.asarray(deviation, np.float64) / np.sqrt(max(1, independent))
+    below: Floats = CAUTION * np.asarray(deviation, np.float64) / np.sqrt(max(1, independent))
+    return below
 
 
 def fragile(smr: ArrayLike, levels: ArrayLike, by: ArrayLike) -> Floats:
