@@ -20,7 +20,7 @@ from codec_wrappers.join import Companions, Timing, check_suffix, coded_piece, j
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup, run_process
 from codec_wrappers.verify import require_frames
-from codec_wrappers.workfolder import work_folder
+from codec_wrappers.workfolder import beside, work_folder
 
 if TYPE_CHECKING:
     from codec_wrappers.qpmap import QPMap
@@ -47,7 +47,8 @@ class CodedJob:
 class EncodeResult:
     """A verified file.
 
-    bits: coded pictures without container; file_bytes: size on disk; pictures: read-back per picture;
+    bits: coded pictures without container; file_bytes: size on disk; pictures: read-back per picture; commands: with
+    the pieces beside the output;
     moved_cells, clipped_cells: blocks of the map that had to be lowered to be legal; seconds: wall time.
     """
 
@@ -124,7 +125,7 @@ def encode(
         bits=assembled.bits,
         file_bytes=assembled.file_bytes,
         pictures=tuple(picture for job in coded for picture in job.pictures),
-        commands=tuple(job.argv for job in coded),
+        commands=tuple(beside(job.argv, job.piece.parent, output) for job in coded),
         moved_cells=legal.moved_cells,
         clipped_cells=legal.clipped_cells,
         seconds=time.monotonic() - started,

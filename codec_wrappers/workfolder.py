@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,13 @@ def work_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def beside(argv: Sequence[str], folder: Path, output: Path) -> tuple[str, ...]:
+    """A command line that works in a folder of such a folder, with its files beside the output instead, so that it can
+    be run when that is gone: `out.FOLDER.piece.mp4` for `out.mp4`."""
+    place = f"{output.with_suffix('')}.{folder.name}."
+    return tuple(word.replace(f"{folder}{os.sep}", place) for word in argv)
 
 
 def _make(folder: Path, output: Path) -> None:

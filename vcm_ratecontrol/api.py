@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec_wrappers.errors import InputError
-from vcm_ratecontrol.batch import BatchReport, encode_batch
+from vcm_ratecontrol.batch import BatchReport, encode_batch, in_folder
 from vcm_ratecontrol.encoding import encode_file
 from vcm_ratecontrol.options import (
     EncodeArguments,
@@ -91,10 +91,12 @@ def plan(source: PathLike, **options: Any) -> EncodeReport | JRDReport:
     """The QPs that `encode` would choose, and its command lines; nothing is written.
 
     To a target SMR probes are coded, into a temporary folder, unless `probes=0`; in the report `segments` holds QPs and
-    predicted SMR. Per object nothing is coded; `qp_levels` holds the QPs, and `jrd_map` gives them block by block.
+    predicted SMR, `predicted_bits` what the curves expect. Per object nothing is coded; `qp_levels` holds the QPs, and
+    `jrd_map` gives them block by block.
     """
     with tempfile.TemporaryDirectory(prefix="vcm-plan-") as folder:
-        return _encode_one(source, Path(folder) / "plan.mkv", {**options, "dry_run": True})
+        report = _encode_one(source, Path(folder) / "plan.mkv", {**options, "dry_run": True})
+        return in_folder(report, Path())
 
 
 def _encode_one(source: PathLike, output: PathLike, options: dict[str, Any]) -> EncodeReport | JRDReport:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from codec_wrappers.errors import InputError, OutputError, VcmError
 from vcm_ratecontrol.encoding import encode_together, judges_of
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.ratecontrol.deciding import OnEvent
-from vcm_ratecontrol.report import EncodeReport
+from vcm_ratecontrol.report import EncodeReport, total
 from vcm_ratecontrol.request import EncodeRequest
 
+if TYPE_CHECKING:
+    from vcm_ratecontrol.jrd.job import JRDReport
+
 R = TypeVar("R")
+Planned = TypeVar("Planned", bound="EncodeReport | JRDReport")
 
 #: Container of outputs that are named by their inputs.
 BATCH_SUFFIX = ".mp4"
@@ -41,12 +46,16 @@ class BatchReport:
     seconds: float
 
     @property
-    def bits(self) -> int:
-        return sum(report.bits for report in self.reports)
+    def bits(self) -> int | None:
+        return total(report.bits for report in self.reports)
 
     @property
-    def file_bytes(self) -> int:
-        return sum(report.file_bytes for report in self.reports)
+    def predicted_bits(self) -> int | None:
+        return total(report.predicted_bits for report in self.reports)
+
+    @property
+    def file_bytes(self) -> int | None:
+        return total(report.file_bytes for report in self.reports)
 
     @property
     def reached(self) -> bool:
@@ -136,7 +145,7 @@ def encode_batch(
 
         def encode(jobs: Sequence[EncodeRequest]) -> tuple[EncodeReport, ...]:
             reports = encode_together(jobs, progress, on_event, judges)
-            return tuple(replace(report, output=request.output / report.output.name) for report in reports)
+            return tuple(in_folder(report, request.output) for report in reports)
 
         if request.target is not None and request.target.pool != "each":
             pooled = replace(request, target=replace(request.target, pool="mean"))
@@ -148,6 +157,13 @@ def encode_batch(
             pairs, lambda source, output: encode([replace(request, input=source, output=output)])[0], on_file
         )
         return BatchReport(reports, failed, time.monotonic() - started)
+
+
+def in_folder(report: Planned, folder: Path) -> Planned:
+    """The report with its output, and the files that its command lines name beside that, in another folder."""
+    before, after = f"{report.output.parent}{os.sep}", f"{folder}{os.sep}"
+    commands = tuple(tuple(word.replace(before, after) for word in line) for line in report.commands)
+    return replace(report, output=folder / report.output.name, commands=commands)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -18,7 +18,7 @@ from codec_wrappers.join import Companions, Timing, check_companions, check_suff
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup
-from codec_wrappers.workfolder import work_folder
+from codec_wrappers.workfolder import beside, work_folder
 from vcm_ratecontrol.media import Clip, open_clip
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
@@ -28,7 +28,16 @@ from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
 from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target
-from vcm_ratecontrol.report import AnchorReport, EncodeReport, VerifiedSmr, frame_mean, segment_report
+from vcm_ratecontrol.report import (
+    AnchorReport,
+    EncodeReport,
+    VerifiedSmr,
+    frame_mean,
+    predicted_anchor,
+    predicted_bits,
+    segment_report,
+    total,
+)
 from vcm_ratecontrol.request import EncodeRequest
 
 if TYPE_CHECKING:
@@ -249,7 +258,7 @@ def _finish(
     started: float,
 ) -> tuple[EncodeReport, ...]:
     if decided[0].job.request.dry_run:
-        return tuple(_report(item, target, _planned(item), None, None, 0, started) for item in decided)
+        return tuple(_report(item, target, None, None, None, None, started) for item in decided)
     progress.phase("encoding", sum(len(item.choices) for item in decided))
     wanted = [(place, choice.segment) for place, item in enumerate(decided) for choice in item.choices]
     coded = _code(wanted, [item.pieces for item in decided], progress)
@@ -261,11 +270,6 @@ def _finish(
         verified = _verified(item, judges, progress) if item.job.request.verify_smr else None
         reports.append(_report(item, target, parts, _anchor(item, parts), verified, size, started))
     return tuple(reports)
-
-
-def _planned(item: _Decided) -> list[CodedJob]:
-    """What would be run, with the bits that probes are known to have."""
-    return [item.pieces.planned(c.segment, c.probe.bits if c.probe else 0) for c in item.choices]
 
 
 def _written(item: _Decided, coded: Sequence[CodedJob]) -> int:
@@ -311,7 +315,7 @@ def _anchor(item: _Decided, coded: Sequence[CodedJob]) -> AnchorReport | None:
     if request.anchor is False:
         return None
     if request.anchor is None and item.curves is not None and request.mode == "predicted":
-        return _predicted_anchor(item.curves, item.choices, coded)
+        return predicted_anchor(ANCHOR_QP, item.curves, item.choices, [piece.bits for piece in coded])
     count = min(ANCHOR_SEGMENTS, len(coded))
     chosen = [coded[(2 * k + 1) * len(coded) // (2 * count)] for k in range(count)]
     at_anchor = [(0, Segment(c.segments[0].start, c.segments[-1].stop, ANCHOR_QP)) for c in chosen]
@@ -324,16 +328,6 @@ def _anchor(item: _Decided, coded: Sequence[CodedJob]) -> AnchorReport | None:
         return None
     bits, anchor_bits = sum(c.bits for c in chosen), sum(a.bits for a in anchors.values())
     return AnchorReport(ANCHOR_QP, count, anchor_bits, 1.0 - bits / anchor_bits)
-
-
-def _predicted_anchor(curves: Curves, choices: Sequence[SegmentChoice], coded: Sequence[CodedJob]) -> AnchorReport:
-    """The anchor's bits by the bits curves, each moved to go through what was coded."""
-    anchor_bits = 0.0
-    for row, (choice, piece) in enumerate(zip(choices, coded, strict=True)):
-        at_anchor, here = (curves.bits[row, curves.column(qp)] for qp in (ANCHOR_QP, choice.segment.qp))
-        anchor_bits += piece.bits * float(at_anchor / here)
-    bits = sum(piece.bits for piece in coded)
-    return AnchorReport(ANCHOR_QP, len(coded), round(anchor_bits), 1.0 - bits / anchor_bits, measured=False)
 
 
 def _verified(item: _Decided, judges: Judges, progress: Progress) -> VerifiedSmr:
@@ -354,19 +348,23 @@ def _verified(item: _Decided, judges: Judges, progress: Progress) -> VerifiedSmr
 def _report(
     item: _Decided,
     target: Target | None,
-    coded: Sequence[CodedJob],
+    coded: Sequence[CodedJob] | None,
     anchor: AnchorReport | None,
     verified: VerifiedSmr | None,
-    file_bytes: int,
+    file_bytes: int | None,
     started: float,
 ) -> EncodeReport:
-    job, request, clip = item.job, item.job.request, item.job.clip
+    """coded: None for a plan."""
+    job, request, clip, output = item.job, item.job.request, item.job.clip, item.job.request.output
     task: Tasks = target.task if target else "both"
-    segments = tuple(segment_report(c, piece, task) for c, piece in zip(item.choices, coded, strict=True))
+    pieces = coded if coded is not None else [None] * len(item.choices)
+    expected = predicted_bits(item.curves, item.choices)
+    parts = zip(item.choices, pieces, expected, strict=True)
+    segments = tuple(segment_report(choice, piece, task, bits) for choice, piece, bits in parts)
     return EncodeReport(
         mode=request.mode,
         input=request.input,
-        output=request.output,
+        output=output,
         encoder=job.encoder.name,
         encoder_version=job.encoder.capabilities().version,
         preset=job.options.preset or job.encoder.default_preset,
@@ -385,12 +383,16 @@ def _report(
         predicted_high=frame_mean(segments, "predicted_high"),
         reached=all(choice.reached for choice in item.choices),
         segments=segments,
-        bits=sum(piece.bits for piece in coded),
+        bits=total(segment.bits for segment in segments),
+        predicted_bits=total(segment.predicted_bits for segment in segments),
         file_bytes=file_bytes,
         anchor=anchor,
         verified=verified,
         probes=sum(choice.probes for choice in item.choices),
         seconds=time.monotonic() - started,
         notes=tuple(job.notes),
-        commands=tuple(piece.argv for piece in coded),
+        commands=tuple(
+            beside(piece.argv, piece.piece.parent, output) if piece else item.pieces.command(choice.segment, output)
+            for choice, piece in zip(item.choices, pieces, strict=True)
+        ),
     )

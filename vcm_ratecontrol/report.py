@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from codec_wrappers.pipeline import CodedJob
     from vcm_ratecontrol.ratecontrol.measured import SegmentChoice
+    from vcm_ratecontrol.ratecontrol.planning import Curves
     from vcm_ratecontrol.scoring import Tasks
 
 
@@ -18,8 +19,8 @@ class SegmentReport:
     """One segment. qp: as planned; intra_qp: slice QP of its intra picture, read back (None: the encoder does not
     tell). smr: mean over the sampled frames, None when not measured or no machine is valid; smr_min: the worst
     frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and its 80 % band, None without
-    curves. bits: coded pictures. probes: encodes that were tried. reached: it meets the target, or the job does
-    where the mean was asked for."""
+    curves. bits: coded pictures, None where nothing was coded; predicted_bits: by the curves, None without. probes:
+    encodes that were tried. reached: it meets the target, or the job does where the mean was asked for."""
 
     start: int
     stop: int
@@ -30,7 +31,8 @@ class SegmentReport:
     predicted_smr: float | None
     predicted_low: float | None
     predicted_high: float | None
-    bits: int
+    bits: int | None
+    predicted_bits: int | None
     probes: int
     reached: bool
 
@@ -60,13 +62,15 @@ class VerifiedSmr:
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """A finished encode.
+    """A finished encode, or a planned one.
 
     mode: 'measured' (by machines), 'predicted' or 'fixed' (a QP was given). target: SMR asked for, None for a fixed QP;
     pool: 'each' or 'mean', floor: lowest SMR of a segment under 'mean'. smr: mean over the segments, weighted by
     frames; smr_min: worst sampled frame; None when not measured. predicted_smr and its band: the same mean of what the
     curves say. reached: every segment meets the target, or under 'mean' the whole job does. verified: with
-    `verify_smr`. bits: coded pictures; file_bytes: size on disk. seconds: wall time of the whole job.
+    `verify_smr`. bits: coded pictures; file_bytes: size on disk; None where nothing was written (bits: unless probes
+    tell them). predicted_bits: by the curves, None without. commands: with the pieces beside the output. seconds: wall
+    time of the whole job.
     """
 
     mode: str
@@ -90,8 +94,9 @@ class EncodeReport:
     predicted_high: float | None
     reached: bool
     segments: tuple[SegmentReport, ...]
-    bits: int
-    file_bytes: int
+    bits: int | None
+    predicted_bits: int | None
+    file_bytes: int | None
     anchor: AnchorReport | None
     verified: VerifiedSmr | None
     probes: int
@@ -100,22 +105,52 @@ class EncodeReport:
     commands: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
     @property
-    def bits_per_pixel(self) -> float:
-        """Bits per pixel over all frames."""
-        return self.bits / (self.width * self.height * self.n_frames)
+    def bits_per_pixel(self) -> float | None:
+        """Bits per pixel over all frames; None without bits."""
+        return None if self.bits is None else self.bits / (self.width * self.height * self.n_frames)
 
     @property
     def kilobits_per_second(self) -> float | None:
-        """Rate in 1000 bits per second, None for a still."""
-        return None if self.n_frames == 1 else self.bits / self.duration / 1000.0
+        """Rate in 1000 bits per second, None for a still, and without bits."""
+        return None if self.bits is None or self.n_frames == 1 else self.bits / self.duration / 1000.0
 
 
-def segment_report(choice: SegmentChoice, piece: CodedJob, task: Tasks) -> SegmentReport:
-    """What became of one segment. piece: its final encode."""
+def total(values: Iterable[int | None]) -> int | None:
+    """Their sum, None where one is not known."""
+    told = list(values)
+    known = [value for value in told if value is not None]
+    return sum(known) if len(known) == len(told) else None
+
+
+def predicted_bits(curves: Curves | None, choices: Sequence[SegmentChoice]) -> list[int | None]:
+    """Of each segment at its QP by the curves; None without."""
+    if curves is None:
+        return [None] * len(choices)
+    return [round(float(curves.bits[row, curves.column(one.segment.qp)])) for row, one in enumerate(choices)]
+
+
+def predicted_anchor(
+    qp: int, curves: Curves, choices: Sequence[SegmentChoice], coded_bits: Sequence[int]
+) -> AnchorReport:
+    """The anchor's bits by the bits curves, each moved to go through what was coded."""
+    anchor_bits = 0.0
+    for row, (choice, bits) in enumerate(zip(choices, coded_bits, strict=True)):
+        at_anchor, here = (curves.bits[row, curves.column(at)] for at in (qp, choice.segment.qp))
+        anchor_bits += bits * float(at_anchor / here)
+    bits = sum(coded_bits)
+    return AnchorReport(qp, len(coded_bits), round(anchor_bits), 1.0 - bits / anchor_bits, measured=False)
+
+
+def segment_report(
+    choice: SegmentChoice, piece: CodedJob | None, task: Tasks, predicted_bits: int | None
+) -> SegmentReport:
+    """What became of one segment. piece: its final encode, None for a plan."""
     from vcm_ratecontrol.scoring import clip_smr
 
     measured = clip_smr(choice.probe.frames, task) if choice.probe else None
-    intra = next((picture.qp for picture in piece.pictures if picture.kind == "I"), None)
+    pictures = piece.pictures if piece else ()
+    intra = next((picture.qp for picture in pictures if picture.kind == "I"), None)
+    probed = choice.probe.bits if choice.probe else None  # the accepted probe is the final encode
     # Where no machine sees anything there is nothing that a curve could be right about.
     predicted = choice.predicted if choice.seen else None
     return SegmentReport(
@@ -128,7 +163,8 @@ def segment_report(choice: SegmentChoice, piece: CodedJob, task: Tasks) -> Segme
         predicted_smr=predicted.smr if predicted else None,
         predicted_low=predicted.low if predicted else None,
         predicted_high=predicted.high if predicted else None,
-        bits=piece.bits,
+        bits=piece.bits if piece else probed,
+        predicted_bits=predicted_bits,
         probes=choice.probes,
         reached=choice.reached,
     )

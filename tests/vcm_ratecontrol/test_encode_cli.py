@@ -255,6 +255,7 @@ def test_a_dry_run_prints_command_lines_that_work_and_writes_nothing(photo: Path
         (line,) = run.out.splitlines()
         argv = shlex.split(line)
         assert Path(argv[0]).is_file()
+        assert argv[-1] == str(tmp_path / "out.0000000-0000001-37.piece.mp4")
         # Exact: given the frames and a place to write, it gives the very bits that vcm-encode writes.
         again = tmp_path / "again.mp4"
         width, height = map(int, argv[argv.index("-s") + 1].split("x"))
@@ -264,6 +265,7 @@ def test_a_dry_run_prints_command_lines_that_work_and_writes_nothing(photo: Path
         subprocess.run([*argv[:-1], str(again)], input=raw, check=True, capture_output=True, timeout=60)
         full = vcm_encode(photo, "-o", tmp_path / "out.mp4", "--qp", 37, "--codec", codec, "--no-anchor", "--json")
         assert coded_piece(again) == CodedPiece(1, full.end["bits"])
+        assert full.end["commands"] == [argv]
         for path in list(tmp_path.iterdir()):
             path.unlink()
 
@@ -278,6 +280,10 @@ def test_a_dry_run_finds_the_qps_of_the_real_run(
     assert list(tmp_path.iterdir()) == []
     (line,) = run.end["commands"]
     assert line[line.index("-qp") + 1] == str(run.end["segments"][0]["qp"])
+    # The accepted probe is the final encode, so that its bits are known.
+    assert (run.end["bits"], run.end["file_bytes"]) == (encoded[1].end["bits"], None)
+    flat = vcm_encode(photo, "-o", tmp_path / "out.mp4", "--qp", "37", "--dry-run", "--json")
+    assert [flat.end[name] for name in ("bits", "predicted_bits", "file_bytes", "bpp")] == [None] * 4
 
 
 def test_an_unreachable_target_is_a_best_effort_or_with_strict_an_error(

@@ -102,9 +102,10 @@ def test_a_plan_holds_the_qps_of_the_encode_and_writes_nothing(photos: list[Path
     assert_type(planned, JRDReport)
     assert list(left_in(tmp_path)) == ["boxes.json"]
     done = encode(photos[0], tmp_path / "out.mp4", target_jrd=0.75, objects=objects, workers=2, anchor=False)
-    assert (planned.method, planned.bits) == ("pre-coding", 0)
+    assert (planned.method, planned.bits, planned.file_bytes) == ("pre-coding", None, None)
     assert (planned.qp_levels, planned.lowest_qp) == (done.qp_levels, done.lowest_qp)
-    assert len(planned.commands) == len(planned.qp_levels)
+    qps = reversed(planned.qp_levels)
+    assert [line[-1] for line in planned.commands] == [f"./plan.0000000-0000001-{qp:02d}.piece.mp4" for qp in qps]
 
 
 def test_several_go_into_a_folder_and_one_that_fails_stops_no_other(
@@ -213,8 +214,10 @@ def test_a_dry_run_of_several_makes_no_folder(vcm_encode: Encode, photos: list[P
     objects = boxes(tmp_path, {photo.name: 1 for photo in photos})
     run = vcm_encode(*photos, "-o", tmp_path / "coded", *FLAGS[:-1], "--objects", objects, "--dry-run")
     assert run.code == 0, run.err
-    assert len(run.out.splitlines()) == 2
-    assert all(Path(shlex.split(line)[0]).name.startswith("ffmpeg") for line in run.out.splitlines())
+    lines = [shlex.split(line) for line in run.out.splitlines()]
+    assert all(Path(line[0]).name.startswith("ffmpeg") for line in lines)
+    assert [Path(line[-1]).parent for line in lines] == [tmp_path / "coded"] * 2
+    assert [Path(line[-1]).name.split(".")[0] for line in lines] == [photo.stem for photo in photos]
     assert list(left_in(tmp_path)) == ["boxes.json"]
     assert not (tmp_path / "coded").exists()
 

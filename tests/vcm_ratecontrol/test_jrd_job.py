@@ -175,7 +175,7 @@ def test_a_dry_run_tells_the_commands_and_writes_nothing(photo: Path, tmp_path: 
         report = encode_jrd(replace(request(photo, tmp_path / "out.mp4", objects, codec), dry_run=True))
         assert len(report.commands) == n_commands
         assert report.lowest_qp == report.qp_levels[0] < report.qp_levels[-1] == 51
-        assert (report.bits, report.lost, report.anchor) == (0, None, None)
+        assert (report.bits, report.bits_per_pixel, report.lost, report.anchor) == (None, None, None, None)
     assert list(left_in(tmp_path)) == ["boxes.json"]
 
 

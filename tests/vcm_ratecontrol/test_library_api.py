@@ -33,7 +33,12 @@ def test_a_plan_is_what_encode_does_and_writes_nothing(film: Path, weights: Path
     done = encode(film, tmp_path / "out.mkv", target_smr=0.8, probes=0, weights=weights)
     assert [segment.qp for segment in planned.segments] == [segment.qp for segment in done.segments]
     assert len(planned.commands) == len(planned.segments)
-    assert planned.file_bytes == 0
+    assert (planned.bits, planned.file_bytes) == (None, None)
+    assert planned.predicted_bits == sum(segment.predicted_bits or 0 for segment in planned.segments) > 0
+    assert planned.predicted_bits == done.predicted_bits
+    assert [line[-1] for line in planned.commands] == [
+        f"./plan.{s.start:07d}-{s.stop:07d}-{s.qp:02d}.piece.mp4" for s in planned.segments
+    ]
 
 
 def test_a_curve_of_an_array_of_a_file_and_with_machines(photos: list[Path], weights: Path, machines_dir: Path) -> None:

@@ -127,6 +127,11 @@ def test_a_dry_run_of_several_makes_no_folder(photos: list[Path], weights: Path,
         options = {"target_smr": 0.8, "pool": pool, "probes": 0, "dry_run": True, "weights": weights}
         batch = encode(photos, tmp_path / "out", **options)  # type: ignore[call-overload]
         assert [report.output for report in batch.reports] == [tmp_path / "out" / f"{p.stem}.mp4" for p in photos]
+        for report in batch.reports:
+            (line,) = report.commands
+            assert line[-1].startswith(f"{tmp_path / 'out' / report.output.stem}.0000000-0000001-")
+        assert (batch.bits, batch.file_bytes) == (None, None)
+        assert batch.predicted_bits == sum(report.predicted_bits for report in batch.reports) > 0
         assert list(tmp_path.iterdir()) == []
 
 

@@ -189,9 +189,9 @@ def test_a_settled_segment_can_be_coded_at_any_qp_again(photo: Path, library: Ma
 
 def test_what_is_planned_is_what_is_done(street: Path, library: MachineLibrary, tmp_path: Path) -> None:
     with prober_of(street, library, tmp_path / "pieces") as prober:
-        planned = prober.pieces.planned(Segment(0, 12, 40))
+        planned = prober.pieces.command(Segment(0, 12, 40))
         assert list((tmp_path / "pieces").iterdir()) == []
-        assert prober.pieces.get(Segment(0, 12, 40)).argv == planned.argv
+        assert prober.pieces.get(Segment(0, 12, 40)).argv == planned
         recipe = prober.pieces.recipe(Segment(0, 12, 40))
         assert str(tmp_path) not in " ".join(recipe)
         assert recipe != prober.pieces.recipe(Segment(0, 12, 41))

@@ -119,10 +119,11 @@ def encode_all(run: CommandRun, request: EncodeRequest, sources: tuple[Path, ...
     run.summarise(
         mode=request.mode,
         target=request.target.smr if request.target else None,
-        files=[{"input": r.input, "output": r.output, "bits": r.bits, "smr": r.smr,
-                "predicted_smr": r.predicted_smr, "reached": r.reached} for r in batch.reports],
+        files=[{"input": r.input, "output": r.output, "bits": r.bits, "predicted_bits": r.predicted_bits,
+                "smr": r.smr, "predicted_smr": r.predicted_smr, "reached": r.reached} for r in batch.reports],
         reached=batch.reached and not batch.failed,
         **{name: batch.mean(name) for name in ("smr", "predicted_smr", "predicted_low", "predicted_high")},
+        predicted_bits=batch.predicted_bits,
         **batch_fields(batch),
     )  # fmt: skip
     close(run, batch, batch_table(batch), dry_run=request.dry_run)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from vcm_ratecontrol.batch import BatchReport
 from vcm_ratecontrol.report import EncodeReport
 
+if TYPE_CHECKING:
+    from vcm_ratecontrol.jrd.job import JRDReport
+
 
 def summary_table(report: EncodeReport) -> Table:
     """The closing summary of one file."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("output", f"{report.output}  ({report.file_bytes:,} bytes)")
+    table.add_row("output", f"{report.output}  ({count(report.file_bytes)} bytes)")
     table.add_row("encoder", f"{report.encoder}, preset {report.preset}")
     table.add_row("QP", qp_text(report))
-    rate = report.kilobits_per_second
-    where = f"{report.bits_per_pixel:.4f} bpp" if rate is None else f"{rate:.1f} kbps"
-    table.add_row("bits", f"{report.bits:,}  ({where})")
+    table.add_row("bits", f"{count(report.bits)}  ({rate_text(report)})")
     if report.anchor is not None:
         table.add_row("saving", saving_text(report))
     if report.target is not None:
@@ -39,11 +42,11 @@ def batch_table(batch: BatchReport) -> Table:
     for report in batch.reports:
         missed = "" if report.reached else "  NOT reached"
         table.add_row(
-            str(report.output), qp_text(report), f"{report.bits:,}", _number(report.smr),
+            str(report.output), qp_text(report), count(report.bits), _number(report.smr),
             _number(report.predicted_smr) + missed,
         )  # fmt: skip
     smr, predicted = _number(batch.mean("smr")), _number(batch.mean("predicted_smr"))
-    table.add_row(f"all {len(batch.reports)}", "", f"{batch.bits:,}", smr, predicted)
+    table.add_row(f"all {len(batch.reports)}", "", count(batch.bits), smr, predicted)
     return table
 
 
@@ -98,5 +101,16 @@ def verified_text(report: EncodeReport) -> str:
     return f"{verified.smr:.3f} measured on {verified.frames} frame(s), worst {_number(verified.smr_min)}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def count(value: int | None) -> str:
+    """'12,345'; nothing where it is not known."""
+    return "" if value is None else f"{value:,}"
+
+
+def rate_text(report: EncodeReport | JRDReport) -> str:
+    """'0.1234 bpp' of a picture, '123.4 kbps' of a clip."""
+    rate = report.kilobits_per_second
+    return f"{_number(report.bits_per_pixel, 4)} bpp" if rate is None else f"{rate:.1f} kbps"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

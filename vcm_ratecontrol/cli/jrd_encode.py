@@ -83,15 +83,15 @@ def summary_table(report: JRDReport) -> Table:
     """The closing summary for a person."""
     from rich.table import Table
 
+    from vcm_ratecontrol.cli.encode_summary import count, rate_text
+
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("output", f"{report.output}  ({report.file_bytes:,} bytes)")
+    table.add_row("output", f"{report.output}  ({count(report.file_bytes)} bytes)")
     table.add_row("encoder", f"{report.encoder}, preset {report.preset}, by {report.method}")
     objects = f"{report.objects} boxes on {report.looked} frames, " if report.objects else ""
     table.add_row("objects", f"{objects}{report.object_share:.0%} of the blocks")
     table.add_row("QP", f"objects {_finest(report)}, background QP {report.background_qp}")
-    rate = report.kilobits_per_second
-    where = f"{report.bits_per_pixel:.4f} bpp" if rate is None else f"{rate:.1f} kbps"
-    table.add_row("bits", f"{report.bits:,}  ({where})")
+    table.add_row("bits", f"{count(report.bits)}  ({rate_text(report)})")
     if report.anchor is not None:
         on = "" if report.n_frames == 1 else f", on {report.anchor.segments} of {report.segments} segments"
         table.add_row("saving", f"{report.anchor.saving:.1%} against QP {report.anchor.qp}{on}")
@@ -105,6 +105,8 @@ def batch_table(batch: JRDBatchReport) -> Table:
     """The closing summary of several files: one line each, and the whole."""
     from rich.table import Table
 
+    from vcm_ratecontrol.cli.encode_summary import count
+
     table = Table(box=None, pad_edge=False)
     for name in ("output", "object QP", "background QP", "object blocks", "bits", "saving", "lost"):
         table.add_column(name, justify="left" if name == "output" else "right", overflow="fold")
@@ -112,9 +114,9 @@ def batch_table(batch: JRDBatchReport) -> Table:
         saving = "" if report.anchor is None else f"{report.anchor.saving:.1%}"
         table.add_row(
             str(report.output), _finest(report).removeprefix("QP "), f"{report.background_qp}",
-            f"{report.object_share:.0%}", f"{report.bits:,}", saving, _lost(report),
+            f"{report.object_share:.0%}", count(report.bits), saving, _lost(report),
         )  # fmt: skip
-    table.add_row(f"all {len(batch.reports)}", "", "", "", f"{batch.bits:,}", "", "")
+    table.add_row(f"all {len(batch.reports)}", "", "", "", count(batch.bits), "", "")
     return table
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vcm_ratecontrol.batch import FailedInput, one_by_one, placed
+from vcm_ratecontrol.batch import FailedInput, in_folder, one_by_one, placed
 from vcm_ratecontrol.jrd.job import JRDReport, JRDRequest, OnEvent, encode_jrd, encoder_of, opened_for
 from vcm_ratecontrol.jrd.sources import read_boxes
 from vcm_ratecontrol.progress import SILENT, Progress
+from vcm_ratecontrol.report import total
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class JRDBatchReport:
     job_notes: tuple[str, ...] = ()
 
     @property
-    def bits(self) -> int:
-        return sum(report.bits for report in self.reports)
+    def bits(self) -> int | None:
+        return total(report.bits for report in self.reports)
 
     @property
-    def file_bytes(self) -> int:
-        return sum(report.file_bytes for report in self.reports)
+    def file_bytes(self) -> int | None:
+        return total(report.file_bytes for report in self.reports)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ def encode_jrd_batch(
                     on_event(event, input=source, **fields)
 
             report = encode_jrd(replace(request, input=source, output=output), progress, emit, opened)
-            return replace(report, output=request.output / output.name)
+            return in_folder(report, request.output)
 
         reports, failed = one_by_one(pairs, encode, on_file)
         return JRDBatchReport(reports, failed, time.monotonic() - started, boxes.notes if boxes else ())

@@ -23,7 +23,7 @@ from codec_wrappers.pipeline import (
 )
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.qpmap import QPMap
-from codec_wrappers.workfolder import work_folder
+from codec_wrappers.workfolder import beside, work_folder
 from vcm_ratecontrol.encoding import companions_of
 from vcm_ratecontrol.jrd.layer_proof import prove_layers
 from vcm_ratecontrol.jrd.layers import LayeredSource, Unfiltered, evened, segment_layers
@@ -82,16 +82,21 @@ def pooled(
 
 
 def planned(
-    clip: Clip, qp_map: QPMap, segments: Sequence[range], encoder: Encoder, folder: Path, options: EncodeOptions
+    clip: Clip, qp_map: QPMap, segments: Sequence[range], encoder: Encoder, output: Path, options: EncodeOptions
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
     """The command lines that `code_map` would run, without its proofs, and the QPs that blocks would have, rising.
 
-    Nothing is run or made. folder: to name files in.
+    Nothing is run or made; the files that they name lie beside the output.
     """
+
+    def line(segment: Segment, made_by: Encoder, legal: QPMap | None = None) -> tuple[str, ...]:
+        folder = output.parent / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
+        return beside(segment_command(segment, clip, made_by, folder, options, legal), folder, output)
+
     if method_of(encoder) != "pre-coding":
         plan = legal_plan(_map_plan(qp_map, segments, encoder), clip, encoder).plan
         assert plan.qp_map is not None
-        lines = tuple(segment_command(s, clip, encoder, folder, options, plan.qp_map) for s in plan.segments)
+        lines = tuple(line(segment, encoder, plan.qp_map) for segment in plan.segments)
         return lines, tuple(np.unique(plan.qp_map.qp).tolist())
     commands: list[tuple[str, ...]] = []
     used: set[int] = set()
@@ -100,7 +105,7 @@ def planned(
         used.update(layers.qps)
         for qp in reversed(layers.qps):
             made_by: Encoder = encoder if qp == layers.qps[0] else Unfiltered(encoder)
-            commands.append(segment_command(replace(layers.segment, qp=qp), clip, made_by, folder, options))
+            commands.append(line(replace(layers.segment, qp=qp), made_by))
     return tuple(commands), tuple(sorted(used))
 
 

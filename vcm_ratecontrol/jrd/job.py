@@ -62,7 +62,7 @@ class JRDRequest:
 
 @dataclass(frozen=True)
 class JRDReport:
-    """A finished per-object encode, or a planned one (no bits then).
+    """A finished per-object encode, or a planned one (no bits then, and no bytes).
 
     method: how the encoder was made to code objects finer. qp_levels: QPs in use, rising; lowest_qp: of the most
     fragile object, None when there is none. object_share: of the blocks, 0..1. objects: boxes found on the frames
@@ -87,8 +87,8 @@ class JRDReport:
     objects: int
     looked: int
     segments: int
-    bits: int
-    file_bytes: int
+    bits: int | None
+    file_bytes: int | None
     seconds: float
     anchor: AnchorReport | None = None
     lost: tuple[LostObject, ...] | None = None
@@ -97,14 +97,14 @@ class JRDReport:
     commands: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
     @property
-    def bits_per_pixel(self) -> float:
-        """Bits per pixel over all frames."""
-        return self.bits / (self.width * self.height * self.n_frames)
+    def bits_per_pixel(self) -> float | None:
+        """Bits per pixel over all frames; None for a plan."""
+        return None if self.bits is None else self.bits / (self.width * self.height * self.n_frames)
 
     @property
     def kilobits_per_second(self) -> float | None:
-        """Rate in 1000 bits per second, None for a still."""
-        return None if self.n_frames == 1 else self.bits / self.duration / 1000.0
+        """Rate in 1000 bits per second, None for a still, and for a plan."""
+        return None if self.bits is None or self.n_frames == 1 else self.bits / self.duration / 1000.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
     if settings.pooling is not None:
         wanted = pooled(wanted, segments, job.encoder, job.background_qp, guessed=settings.guessed_in(clip))
     if request.dry_run:
-        commands, levels = planned(clip, wanted.map, segments, job.encoder, request.output.parent, job.options)
+        commands, levels = planned(clip, wanted.map, segments, job.encoder, request.output, job.options)
         return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)
     result, levels = code_map(clip, wanted.map, segments, job.encoder, request.output, job.options, progress)
     anchor = _anchor(job, segments, result, progress) if request.anchor else None
@@ -264,8 +264,8 @@ def _report(
         objects=found.objects,
         looked=found.looked,
         segments=n_segments,
-        bits=result.bits if result else 0,
-        file_bytes=result.file_bytes if result else 0,
+        bits=result.bits if result else None,
+        file_bytes=result.file_bytes if result else None,
         seconds=time.monotonic() - started,
         notes=tuple(told),
         commands=commands,

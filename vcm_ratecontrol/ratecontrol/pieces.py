@@ -12,6 +12,7 @@ from codec_wrappers.errors import EncoderError
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, encode_segment, segment_command
 from codec_wrappers.plan import Segment
 from codec_wrappers.process import ProcessGroup
+from codec_wrappers.workfolder import beside
 from vcm_ratecontrol.media import Clip
 
 if TYPE_CHECKING:
@@ -55,16 +56,16 @@ class Pieces:
         except EncoderError as error:
             raise EncoderError(f"{self.clip.path}: {error}") from error  # a job may be of many files
 
-    def planned(self, segment: Segment, bits: int = 0) -> CodedJob:
-        """What `get` would run, without running it. bits: what they are known to be."""
+    def command(self, segment: Segment, output: Path | None = None) -> tuple[str, ...]:
+        """The command line that `get` runs. output: with its files beside that instead of in the private folder."""
         folder = self._home(segment)
         argv = segment_command(segment, self.clip, self.encoder, folder, self.options, self._qp_map)
-        return CodedJob((segment,), folder, (), bits, argv, 0.0)
+        return argv if output is None else beside(argv, folder, output)
 
     def recipe(self, segment: Segment) -> tuple[str, ...]:
         """The arguments of the command line that codes a segment, without names of files and programs."""
         here, program = str(self._folder), self.encoder.capabilities().path
-        return tuple(word for word in self.planned(segment).argv if here not in word and word != program)
+        return tuple(word for word in self.command(segment) if here not in word and word != program)
 
     def _home(self, segment: Segment) -> Path:
         return self._folder / f"{segment.start:07d}-{segment.stop:07d}-{segment.qp:02d}"
