@@ -100,7 +100,7 @@ def test_the_package_knows_a_qp_for_every_usual_target(clip: Callable[[str], Pat
 def test_a_frame_of_a_clip_is_as_fragile_as_it_is_as_a_still(
     confidence: float | None, clip: Callable[[str], Path]
 ) -> None:
-    """With and without a machine at hand. Two clips that the shipped weights were not trained on: small cars seen from above, and a face."""
+    """With and without a machine at hand, on two clips that the shipped weights were not trained on."""
     seen = ConfidenceStatistics(confidence, confidence, confidence, 0.0, 1, 0.2) if confidence else None
     told = (MachineEvidence("detection", seen),) if seen else ()
     curves = []
