@@ -238,10 +238,14 @@ def test_an_encoder_that_fails_while_probing_is_exit_4(
     refused(tmp_path, 4, "exit 9", arguments=(source, "-o", tmp_path / "out.mp4", *options, "--workers", 3), env=broken)
 
 
-def test_an_anchor_that_cannot_be_coded_costs_no_result(synthetic_clip: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [("--qp", 40), ("--target-jrd", 0.75, "--objects", "boxes.json")])
+def test_an_anchor_that_cannot_be_coded_costs_no_result(
+    options: tuple[object, ...], synthetic_clip: Callable[[str], Path], tmp_path: Path
+) -> None:
     env = wrapper(tmp_path / "ffmpeg", before='case "$*" in *"-qp 22 "*) exit 9;; esac')
-    output = tmp_path / "out.mp4"
-    run = vcm_encode(synthetic_clip("plain.mp4"), "-o", output, "--qp", 40, "--json", cache=tmp_path / "cache", env=env)
+    (tmp_path / "boxes.json").write_text("[]")
+    output, source = tmp_path / "out.mp4", synthetic_clip("plain.mp4")
+    run = vcm_encode(source, "-o", output, *options, "--json", cache=tmp_path / "cache", env=env, cwd=tmp_path)
     assert (run.code, run.end["anchor"]) == (0, None)
     assert any("anchor at QP 22 could not be coded" in note for note in run.end["notes"])
     assert decoded_frames(output) == run.end["n_frames"]

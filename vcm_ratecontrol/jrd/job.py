@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.capabilities import Capabilities
 from codec_wrappers.encoder import Encoder, get_encoder
+from codec_wrappers.errors import EncoderError
 from codec_wrappers.join import check_companions, check_suffix
 from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode_segment, guarded_group
 from codec_wrappers.plan import Segment
@@ -27,6 +27,7 @@ from vcm_ratecontrol.media import Clip, cut_segments, open_clip
 from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT, SEGMENT_SECONDS
 from vcm_ratecontrol.outputs import check_output
 from vcm_ratecontrol.progress import SILENT, Progress
+from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.report import AnchorReport
 from vcm_ratecontrol.satisfaction import DEFAULT_THRESHOLDS, Thresholds
 
@@ -177,7 +178,8 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
         commands, levels = planned(clip, wanted.map, segments, job.encoder, request.output, job.options)
         return _report(job, found, wanted.notes, None, levels, len(segments), started, commands)
     result, levels = code_map(clip, wanted.map, segments, job.encoder, request.output, job.options, progress)
-    anchor = _anchor(job, segments, result, progress) if request.anchor else None
+    notes = list(wanted.notes)
+    anchor = _anchor(job, segments, result, notes, progress) if request.anchor else None
     lost: tuple[LostObject, ...] | None = None
     checked = 0
     if opened.verifier is not None:
@@ -186,7 +188,7 @@ def _coded(job: _Job, opened: Opened, progress: Progress, emit: OnEvent, started
         )
         for one in lost:
             emit("lost", **vars(one))
-    report = _report(job, found, wanted.notes, result, levels, len(segments), started, result.commands)
+    report = _report(job, found, notes, result, levels, len(segments), started, result.commands)
     return replace(report, anchor=anchor, lost=lost, checked=checked, seconds=time.monotonic() - started)
 
 
@@ -209,21 +211,28 @@ def _checked(request: JRDRequest) -> _Job:
     return _Job(request, clip, encoder, options, capabilities, background)
 
 
-def _anchor(job: _Job, segments: Sequence[range], result: EncodeResult, progress: Progress) -> AnchorReport | None:
-    """The same segments, evenly spread ones of a clip, flat at the anchor QP."""
+def _anchor(
+    job: _Job, segments: Sequence[range], result: EncodeResult, notes: list[str], progress: Progress
+) -> AnchorReport | None:
+    """The same segments, evenly spread ones of a clip, flat at the anchor QP. The file is written already: an anchor
+    that cannot be coded is a note."""
     if not result.pictures:
         return None  # an encoder that does not tell the bits of pictures
     progress.phase("anchor")
     count = min(ANCHOR_SEGMENTS, len(segments))
     chosen = [segments[(2 * k + 1) * len(segments) // (2 * count)] for k in range(count)]
-    with work_folder(job.request.output) as folder, guarded_group() as group:
+    try:
+        with work_folder(job.request.output) as folder, guarded_group() as group:
 
-        def run(segment: range) -> int:
-            flat, place = Segment(segment.start, segment.stop, ANCHOR_QP), folder / f"anchor{segment.start:07d}"
-            return encode_segment(flat, job.clip, job.encoder, place, job.options, group).bits
+            def run(segment: range) -> int:
+                flat, place = Segment(segment.start, segment.stop, ANCHOR_QP), folder / f"anchor{segment.start:07d}"
+                return encode_segment(flat, job.clip, job.encoder, place, job.options, group).bits
 
-        with ThreadPoolExecutor(job.options.n_workers) as pool:
-            anchor_bits = sum(pool.map(run, chosen))
+            coded = in_parallel(run, chosen, job.options.n_workers, group.close)
+    except EncoderError as error:
+        notes.append(f"no saving is told, as the anchor at QP {ANCHOR_QP} could not be coded: {error}")
+        return None
+    anchor_bits = sum(coded.values())
     frames = {frame for one in chosen for frame in one}
     bits = sum(picture.bits for picture in result.pictures if picture.index in frames)
     return AnchorReport(ANCHOR_QP, count, anchor_bits, 1.0 - bits / anchor_bits)
