@@ -105,6 +105,17 @@ def test_containers_and_codecs(made: Make, tmp_path: Path, name: str, options: l
     assert open_clip(renamed).n_frames == opened.n_frames
 
 
+@pytest.mark.parametrize("name", ["unpacked.avi", "packed.mkv", "packed.mp4"])
+def test_a_packed_bitstream_has_its_frames_in_order(made: Make, clip: Callable[[str], Path], name: str) -> None:
+    """Xvid's, in AVI, against the same with one frame in a packet, and copied into other containers as it is."""
+    packed = open_clip(clip("mmaction_test.avi"))
+    how = ["-bsf:v", "mpeg4_unpack_bframes"] if name == "unpacked.avi" else []
+    other = open_clip(made(name, "-fflags", "+genpts", "-i", packed.path, "-an", "-c", "copy", *how))
+    assert (other.n_frames, other.frame_rate) == (packed.n_frames, 25)
+    assert digests(other, 0, other.n_frames) == digests(packed, 0, packed.n_frames)
+    check_random_access(other, spans=3)
+
+
 def test_sampled_rgb_is_that_of_all_frames(clip: Callable[[str], Path]) -> None:
     opened = open_clip(clip("mmaction_demo.mp4"))
     wanted = [0, 3, 90, 91, 186, 187, 200, 231, 279]

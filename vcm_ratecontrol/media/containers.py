@@ -8,6 +8,7 @@ decoded and counted. Damage that the decoder meets is an error, here and in ever
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,10 @@ _FRAME_PER_PACKET_CODECS = {
     *("ffv1", "huffyuv", "ffvhuff", "utvideo", "prores", "dnxhd", "png", "qtrle", "gif", "apng", "v210"),
 }
 
+# What DivX and Xvid write of a packed bitstream: a packet holds a frame and the B-frame that is shown before it, and a
+# later one holds next to nothing. Then packets have the number of the frames, and other times.
+_PACKED_BITSTREAM = re.compile(rb"\x00\x00\x01\xb2DivX\d+(?:Build|b)\d+p")
+
 _DEFAULT_RATE = Fraction(25)
 # Raw streams without timing in their headers claim 1200000 frames per second.
 _MAX_RATE = 1000
@@ -57,7 +62,8 @@ class _Packet:
 
 @dataclass(frozen=True)
 class _Demuxed:
-    """What a container says of its video, before any frame is decoded. rates: stated, the likeliest first."""
+    """What a container says of its video, before any frame is decoded. rates: stated, the likeliest first. packed: see
+    `_PACKED_BITSTREAM`."""
 
     container: str
     codec: str
@@ -67,6 +73,7 @@ class _Demuxed:
     time_base: Fraction
     rates: tuple[Fraction, ...]
     reordered: bool
+    packed: bool
     sample_aspect_ratio: Fraction
 
 
@@ -252,6 +259,7 @@ def _demux(path: Path) -> _Demuxed:
             time_base=stream.time_base or 1 / _DEFAULT_RATE,
             rates=tuple(rate for rate in rates if rate is not None and 0 < rate <= _MAX_RATE),
             reordered=bool(stream.codec_context.has_b_frames),
+            packed=_PACKED_BITSTREAM.search(stream.codec_context.extradata or b"") is not None,
             sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
         )
 
@@ -284,7 +292,7 @@ def _packet_timestamps(facts: _Demuxed, first: int | None) -> tuple[int, ...] | 
     first: that of the first decoded frame. Packets shown before it (open GOP at a cut) are no frames.
     """
     intra_avi = facts.container == "avi" and not facts.reordered
-    if facts.codec not in _FRAME_PER_PACKET_CODECS:
+    if facts.codec not in _FRAME_PER_PACKET_CODECS or facts.packed:
         return None
     if not (intra_avi or facts.container in _FRAME_PER_PACKET_CONTAINERS):
         return None
