@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from codec_wrappers.capabilities import Capabilities, Codec
-from codec_wrappers.errors import InputError, MissingToolError
+from codec_wrappers.errors import EncoderError, InputError, MissingToolError
 from codec_wrappers.frames import PixelFormat, VideoFormat
 from codec_wrappers.plan import Segment
 
@@ -87,12 +87,12 @@ class EncodeCommand:
 
     argv: the program and its arguments; raw frames are written to its standard input.
     files: contents to write into the job's work folder before the start, by name.
-    explain: what the log of a failed run means, in one line with the way out; None where that is not known.
+    explain: what the log of a failed run means: the error to raise; None where that is not known.
     """
 
     argv: tuple[str, ...]
     files: Mapping[str, bytes] = field(default_factory=dict)
-    explain: Callable[[str], str | None] = field(default=lambda log: None, compare=False)
+    explain: Callable[[str], EncoderError | None] = field(default=lambda log: None, compare=False)
 
 
 @runtime_checkable

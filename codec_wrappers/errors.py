@@ -41,6 +41,10 @@ class EncoderError(VcmError):
     exit_code = 4
 
 
+class NoRoomError(EncoderError):
+    """A picture takes more bits at its QP than the encoder has room for; at a higher QP it can be coded."""
+
+
 class MapHadNoEffectError(VcmError):
     """A plan with a QP map coded the same as one without: the encoder ignored the map."""
 

@@ -355,7 +355,7 @@ def _run_job(
         # libvvenc gives up on noise at QP 0, for one: the user has to know where.
         qps = ", ".join(str(qp) for qp in sorted({segment.qp for segment in segments}))
         where = f"{encoder.name} on frames {first}..{segments[-1].stop - 1} at QP {qps}"
-        raise EncoderError(f"{where}: {error}") from error
+        raise type(error)(f"{where}: {error}") from error
     coded = coded_piece(job.output)
     if coded.n_pictures != job.n_frames:
         # VVenC 1.15 with `poc0idr` and one thread ends some segments after their first picture; two threads do not.

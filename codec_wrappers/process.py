@@ -44,7 +44,7 @@ def run_process(
     on_stderr_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
     group: "ProcessGroup | None" = None,
-    explain: Callable[[str], str | None] = lambda log: None,
+    explain: Callable[[str], EncoderError | None] = lambda log: None,
 ) -> ProcessResult:
     """Run a program to its end in its own process group.
 
@@ -93,7 +93,7 @@ def run_process(
         raise EncoderError(f"{Path(argv[0]).name}: no end after {timeout_s:.0f} s, killed; {_tail(pump.lines)}")
     if code != 0:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-        raise EncoderError(explain(result.log) or f"{Path(argv[0]).name}: {how}; {_tail(pump.lines)}")
+        raise explain(result.log) or EncoderError(f"{Path(argv[0]).name}: {how}; {_tail(pump.lines)}")
     return result
 
 

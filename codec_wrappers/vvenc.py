@@ -13,7 +13,7 @@ from pathlib import Path
 
 from codec_wrappers.capabilities import Capabilities, Codec
 from codec_wrappers.encoder import EncodeCommand, EncodeJob, PictureRecord
-from codec_wrappers.errors import EncoderError, MissingToolError
+from codec_wrappers.errors import EncoderError, MissingToolError, NoRoomError
 from codec_wrappers.ffmpeg import ffmpeg_encoder_help, ffmpeg_path, ffmpeg_version, supported_pixel_formats
 from codec_wrappers.native import find_program, native_command
 from codec_wrappers.process import run_process
@@ -100,7 +100,7 @@ class VvencEncoder:
         return tuple(sorted(records, key=lambda record: record.index))
 
 
-def _without_room(job: EncodeJob, pictures: tuple[PictureRecord, ...]) -> str | None:
+def _without_room(job: EncodeJob, pictures: tuple[PictureRecord, ...]) -> NoRoomError | None:
     """Why ffmpeg gave up, where a picture was too large for it; None where none was.
 
     For a picture with its headers it has as many bytes as luma samples (`vvenc_accessUnit_alloc_payload` in its
@@ -110,7 +110,7 @@ def _without_room(job: EncodeJob, pictures: tuple[PictureRecord, ...]) -> str | 
     largest = max((picture.bits for picture in pictures), default=0)
     if largest + _HEADER_BITS <= room:
         return None
-    return (
+    return NoRoomError(
         f"a picture takes {largest:,} bits, more than the 8 per pixel that ffmpeg's libvvenc has room for;"
         " take a higher QP, or another encoder"
     )

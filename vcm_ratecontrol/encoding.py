@@ -37,6 +37,7 @@ from vcm_ratecontrol.report import (
     predicted_bits,
     segment_report,
     total,
+    yield_notes,
 )
 from vcm_ratecontrol.request import EncodeRequest
 
@@ -217,7 +218,7 @@ def _decide(
     emit: OnEvent,
 ) -> list[_Decided]:
     sources = [
-        Source(parts, Pieces(job.clip, job.encoder, job.options, folder / "pieces", group))
+        Source(parts, Pieces(job.clip, job.encoder, job.options, folder / "pieces", group, yielding=True))
         for job, parts, folder in zip(jobs, segments, folders, strict=True)
     ]
     decision = Decider(jobs[0].request, target, sources, judges, progress, emit).decide()
@@ -267,6 +268,7 @@ def _finish(
     sizes = [_written(item, parts) for item, parts in zip(decided, pieces, strict=True)]
     reports = []
     for item, parts, size in zip(decided, pieces, sizes, strict=True):
+        item.job.notes.extend(yield_notes(item.job.clip.path, item.choices, parts))
         verified = _verified(item, judges, progress) if item.job.request.verify_smr else None
         reports.append(_report(item, target, parts, _anchor(item, parts), verified, size, started))
     return tuple(reports)

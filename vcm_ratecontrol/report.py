@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SegmentReport:
-    """One segment. qp: as planned; intra_qp: slice QP of its intra picture, read back (None: the encoder does not
-    tell). smr: mean over the sampled frames, None when not measured or no machine is valid; smr_min: the worst
-    frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and its 80 % band, None without
-    curves. bits: coded pictures, None where nothing was coded; predicted_bits: by the curves, None without. probes:
-    encodes that were tried. reached: it meets the target, or the job does where the mean was asked for."""
+    """One segment. qp: as planned, or the next where the encoder had room; intra_qp: slice QP of its intra picture,
+    read back (None: the encoder does not tell). smr: mean over the sampled frames, None when not measured or no machine
+    is valid; smr_min: the worst frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and its
+    80 % band, None without curves. bits: coded pictures, None where nothing was coded; predicted_bits: by the curves,
+    None without. probes: encodes that were tried. reached: it meets the target, or the job does where the mean was
+    asked for."""
 
     start: int
     stop: int
@@ -156,7 +157,7 @@ def segment_report(
     return SegmentReport(
         start=choice.segment.start,
         stop=choice.segment.stop,
-        qp=choice.segment.qp,
+        qp=piece.segments[0].qp if piece else choice.segment.qp,
         intra_qp=intra,
         smr=measured.mean if measured else None,
         smr_min=measured.minimum if measured else None,
@@ -168,6 +169,16 @@ def segment_report(
         probes=choice.probes,
         reached=choice.reached,
     )
+
+
+def yield_notes(path: Path, choices: Sequence[SegmentChoice], coded: Sequence[CodedJob]) -> list[str]:
+    """What is told where segments had to be coded at higher QPs than were chosen, see `pieces.Pieces`."""
+    qps = [(choice.segment.qp, piece.segments[0].qp) for choice, piece in zip(choices, coded, strict=True)]
+    moved = [f"QP {actual} instead of {chosen}" for chosen, actual in qps if actual != chosen]
+    if not moved:
+        return []
+    more = f", and {len(moved) - 1} more segment(s) in this way" if len(moved) > 1 else ""
+    return [f"{path}: coded at {moved[0]}{more}, as the encoder has no room for the bits that it takes there"]
 
 
 def frame_mean(segments: Sequence[SegmentReport], name: str) -> float | None:

@@ -4,9 +4,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from codec_wrappers.errors import InputError, MissingToolError, OutputError, TargetMissedError
+from codec_wrappers.errors import InputError, MissingToolError, NoRoomError, OutputError, TargetMissedError
+from codec_wrappers.join import coded_bits
 from tests.vcm_ratecontrol.encode_runs import FAST, digest, left_in
 from tests.vcm_ratecontrol.predicted_inputs import TWO, film, photos, shaken, weights  # noqa: F401
 from tests.vcm_ratecontrol.stand_ins import stand_in
@@ -133,6 +136,28 @@ def test_a_dry_run_of_several_makes_no_folder(photos: list[Path], weights: Path,
         assert (batch.bits, batch.file_bytes) == (None, None)
         assert batch.predicted_bits == sum(report.predicted_bits for report in batch.reports) > 0
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_the_encoder_has_no_room_for_stops_no_other(
+    photos: list[Path], weights: Path, machines_dir: Path, tmp_path: Path
+) -> None:
+    """Noise at QP 0, where the target is out of reach; a QP that was asked for stays an error."""
+    noise = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 144, 3), np.uint8)).save(noise)
+    for probes in (0, 2):
+        batch = encode(
+            [noise, photos[0]], tmp_path / "out", target_smr=1.0, weights=weights, probes=probes, overwrite=True
+        )
+        coded, other = (report.segments[0] for report in batch.reports)
+        assert coded.qp == coded.intra_qp
+        assert 10 < coded.qp < 20
+        assert (other.qp, other.intra_qp) == (0, 0)
+        assert batch.reports[0].bits == coded_bits(tmp_path / "out" / "noise.mp4")
+        assert any(f"noise.png: coded at QP {coded.qp} instead of 0, as" in note for note in batch.notes)
+    with pytest.raises(NoRoomError, match=r"noise\.png: vvenc .* take a higher QP"):
+        encode(noise, tmp_path / "flat.mp4", qp=0)
+    seen = encode(noise, tmp_path / "seen.mp4", target_smr=1.0, machines=machines_dir, names=TWO, cache=None)
+    assert seen.bits == coded_bits(tmp_path / "seen.mp4")
 
 
 def test_under_mean_a_bad_input_is_told_before_anything_is_coded(

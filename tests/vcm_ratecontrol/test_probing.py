@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from codec_wrappers.pipeline import EncodeOptions, guarded_group
 from codec_wrappers.plan import Segment
+from codec_wrappers.vvenc import VvencEncoder
 from tests.codec_wrappers.joining import PRESETS, encode_clip, ffmpeg
 from tests.vcm_ratecontrol.encode_runs import FAST
 from tests.vcm_ratecontrol.probers import prober_of
 from vcm_ratecontrol.machines import MachineLibrary
 from vcm_ratecontrol.media import open_clip
+from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, decoded_like
 from vcm_ratecontrol.satisfaction import Thresholds, verdict
 from vcm_ratecontrol.true_size import cropped_to
@@ -185,6 +188,23 @@ def test_a_settled_segment_can_be_coded_at_any_qp_again(photo: Path, library: Ma
         again = prober.pieces.get(Segment(0, 1, 22))
         assert again.piece.exists()
         assert again.bits == first[22].bits
+
+
+def test_pieces_without_room_yield_to_the_next_that_fit(tmp_path: Path) -> None:
+    noise = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)).save(noise)
+    with guarded_group() as group:
+        options = EncodeOptions("faster", "still")
+        pieces = Pieces(open_clip(noise), VvencEncoder(), options, tmp_path / "pieces", group, yielding=True)
+        low, lower = (pieces.get(Segment(0, 1, qp)) for qp in (12, 10))
+        assert low is lower
+        assert 12 < low.segments[0].qp < 24
+        pieces.get(Segment(0, 1, 40))
+        pieces.keep_only(Segment(0, 1, 10))
+        assert low.piece.exists()
+        assert pieces.get(Segment(0, 1, 12)) is low
+        pieces.keep_only(Segment(0, 1, 40))
+        assert not low.piece.exists()
 
 
 def test_what_is_planned_is_what_is_done(street: Path, library: MachineLibrary, tmp_path: Path) -> None:
