@@ -98,6 +98,26 @@ def test_a_target_is_reached_where_the_prediction_says_so_without_its_margin(poo
     assert not settled.reached.any()
 
 
+def test_what_machines_say_beyond_the_shift_counts_nearby_too() -> None:
+    """A flat curve that is known well moves little, however much better it is measured: the next probe shall not."""
+    flat = curves_of([0.0])
+    flat = replace(flat, smr=0.9 - 0.01 * QPS[None], deviation=np.array([2.0]))
+    truth = replace(flat, smr=(flat.smr + 0.16).clip(0, 1))
+    best = int(np.flatnonzero(truth.smr[0] >= MEAN.smr)[-1])
+    world = World(truth)
+    rounds = Rounds(flat, MEAN, world.probe, judges=True, look_again=world.probe)
+    settled = rounds.run(3)
+    assert settled.reached.all()
+    assert (plan(flat, MEAN).qps[0] + best) / 2 < settled.qps[0] <= best  # by the shift alone: no way at all
+    moved, shifted = (
+        refined(flat, [{20: ProbePoint(20, 0.86, 1000)}], judges=True, nearby=nearby).smr[0] for nearby in (True, False)
+    )
+    assert moved[20] == shifted[20] == pytest.approx(0.86)
+    gained = moved - flat.smr[0]
+    assert gained[24] > (shifted - flat.smr[0])[24] + 0.03
+    assert gained[20] > gained[28] > gained[36] > gained[60] >= 0
+
+
 def test_the_last_correction_keeps_the_margin() -> None:
     """A plan over what is coded is lowered by the curves as plans take them."""
     curves = with_margin(curves_of([0.0]), MEAN, 1)
@@ -258,17 +278,19 @@ def test_targets_that_cannot_be(target: Target, word: str) -> None:
 @pytest.mark.parametrize("target", [0.6, 0.8, 0.9])
 def test_what_a_sample_of_frames_says_is_checked_on_others(target: float) -> None:
     """Two frames' verdicts are lucky or not; the plan that is kept meets the target on frames that did not choose."""
-    shifts = list(np.random.default_rng(3).normal(0, 5, 12))
-    believed, truth = curves_of([0.0] * 12), curves_of(shifts)
-    first, second = World(truth, noise=0.1), World(truth)
-    rounds = Rounds(believed, Target(target, pool="mean"), first.probe, judges=True, look_again=second.probe)
-    settled = rounds.run(3)
-    assert settled.reached.all()
-    assert mean_of(second, settled.qps) >= target - 1e-9
+    rows, costs = np.arange(12), []
+    for seed in range(5):
+        shifts = list(np.random.default_rng(seed).normal(0, 5, 12))
+        believed, truth = curves_of([0.0] * 12), curves_of(shifts)
+        first, second = World(truth, noise=0.1), World(truth)
+        rounds = Rounds(believed, Target(target, pool="mean"), first.probe, judges=True, look_again=second.probe)
+        settled = rounds.run(3)
+        assert settled.reached.all()
+        assert mean_of(second, settled.qps) >= target - 1e-9
+        best = plan(truth, Target(target, pool="mean"))
+        costs.append(second.bits[rows, settled.qps].sum() / second.bits[rows, best.qps].sum())
     # A plan that aims at the target on the lucky frames alone would miss it; aiming higher costs little.
-    best = plan(truth, Target(target, pool="mean"))
-    rows = np.arange(12)
-    assert second.bits[rows, settled.qps].sum() < 2.0 * second.bits[rows, best.qps].sum()
+    assert np.mean(costs) < 1.8
 
 
 @pytest.mark.parametrize(("second", "reached"), [(0.5, True), (0.25, False)])

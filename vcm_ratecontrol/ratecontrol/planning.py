@@ -22,6 +22,7 @@ from vcm_ratecontrol.ratecontrol.shift import (
     pinned,
     probed_shift,
     shift_curve,
+    through,
 )
 from vcm_ratecontrol.scoring import Tasks
 
@@ -259,13 +260,21 @@ def _cheapest_step(
     return int(item), price.shape[1] - 1 - int(from_last)
 
 
-def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judges: bool, pin: bool = True) -> Curves:
+def refined(
+    curves: Curves,
+    probed: Sequence[Mapping[int, ProbePoint]],
+    *,
+    judges: bool,
+    pin: bool = True,
+    nearby: bool = False,
+) -> Curves:
     """The one-shot curves moved towards what probes found. Give it the first curves and all probes each time.
 
-    judges: the probes were measured with the machines that count; then they lie on the curve themselves. Else they
+    judges: the probes were measured with the machines that count; then the curve goes through them. Else they
     are a predictor's, which is trusted in part, and must fall with QP (see `safe_side`). pin: with judges, QPs between
     probes lie between what was measured, too; without, a QP may be hoped to be better than a lower one that was
-    measured.
+    measured. nearby: pinned curves take over beside the probes what was measured beyond the shift: to look for
+    better QPs, not to promise anything.
     """
     smr, low, high, bits = (np.array(values) for values in (curves.smr, curves.low, curves.high, curves.bits))
     grid = curves.qps.astype(np.float64)
@@ -278,7 +287,7 @@ def refined(curves: Curves, probed: Sequence[Mapping[int, ProbePoint]], *, judge
             for values in (smr, low, high):
                 values[item] = shift_curve(values[item], grid, move)
             if judges and pin:
-                smr[item] = pinned(smr[item], grid, told)
+                smr[item] = pinned(through(smr[item], grid, told) if nearby else smr[item], grid, told)
             elif judges:
                 smr[item, [curves.column(int(point.qp)) for point in told]] = [point.smr for point in told]
         if points:

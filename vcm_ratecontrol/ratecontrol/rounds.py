@@ -106,9 +106,7 @@ class Rounds(Generic[P]):
         for left in range(probes - 1, -1, -1):
             if not self._probe(qps) or not left:
                 break
-            qps = (
-                self._promising(left) if explores else replan(self._curves, self._target, self._points, self._near).qps
-            )
+            qps = self._promising(left) if explores else self._replanned()
         if probes:
             planned = self._settled() if self._judges else self._affordable()
         return Settled(
@@ -122,6 +120,10 @@ class Rounds(Generic[P]):
     def _told(self, planned: Plan) -> Flags:
         """Where the target is reached by what is predicted, as it stands: a margin may be out of reach."""
         return planned.reached | self._fixed(without_margin(self._curves), planned.qps).reached
+
+    def _replanned(self) -> NDArray[np.int64]:
+        curves = refined(self._first, self._points, judges=self._judges, nearby=True)
+        return replan(curves, self._target, self._points, self._near).qps
 
     def _promising(self, left: int) -> NDArray[np.int64]:
         """The QP of every item that is worth measuring next; one that was measured where nothing is left to measure.
@@ -154,7 +156,7 @@ class Rounds(Generic[P]):
             missing = self._target.smr - self._second_mean(planned.qps)
             if missing <= 0:
                 return replace(planned, reached=np.ones(len(self._curves), bool))
-            aim = replace(aim, smr=min(1.0, aim.smr + _OVERSHOOT * missing))
+            aim = replace(aim, smr=min(1.0, aim.smr + max(_AIM_STEP, _OVERSHOOT * missing)))
         return replace(planned, reached=~self._curves.seen)
 
     def _second_mean(self, qps: NDArray[np.int64]) -> float:
