@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class SegmentReport:
     """One segment. qp: as planned, or the next where the encoder had room; intra_qp: slice QP of its intra picture,
     read back (None: the encoder does not tell). smr: mean over the sampled frames, None when not measured or no machine
-    is valid; smr_min: the worst frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and its
-    80 % band, None without curves. bits: coded pictures, None where nothing was coded; predicted_bits: by the curves,
-    None without. probes: encodes that were tried. reached: it meets the target, or the job does where the mean was
-    asked for."""
+    is valid; smr_min: the worst frame. predicted_smr, predicted_low, predicted_high: SMR at the QP by the curves and
+    its 80 % band, None without curves. bits: coded pictures, None where nothing was coded; predicted_bits: by the
+    curves, None without. probes: encodes that were tried. reached: it meets the target, or the job does where the mean
+    was asked for."""
 
     start: int
     stop: int
