@@ -17,10 +17,9 @@ from vcm_ratecontrol.ratecontrol.measured import PredictedSmr, SegmentChoice, ch
 from vcm_ratecontrol.ratecontrol.parallel import in_parallel
 from vcm_ratecontrol.ratecontrol.pieces import Pieces
 from vcm_ratecontrol.ratecontrol.planning import Curves, Target, joined, with_margin
-from vcm_ratecontrol.ratecontrol.pooling import TOLERANCE
 from vcm_ratecontrol.ratecontrol.predicted import Witness, label_levels, predict_segments
 from vcm_ratecontrol.ratecontrol.probe_cache import ProbeCache, content_hash
-from vcm_ratecontrol.ratecontrol.probing import Probe, Prober, joined_looks
+from vcm_ratecontrol.ratecontrol.probing import Probe, Prober
 from vcm_ratecontrol.ratecontrol.reference import count_bits
 from vcm_ratecontrol.ratecontrol.rounds import ProbeLike, Rounds, Settled
 
@@ -71,7 +70,6 @@ class Decider:
         self._range = (capabilities.qp_min, capabilities.qp_max)
         self._items = [(place, segment) for place, source in enumerate(sources) for segment in source.segments]
         self._notes: list[str] = []
-        self._second: dict[tuple[int, int], Probe] = {}
         self._probers = [self._prober(source) for source in sources]
 
     def decide(self) -> Decision:
@@ -180,16 +178,15 @@ class Decider:
         found = in_parallel(run, order, self._workers, self._sources[0].pieces.group.close)
         return [found[pair] for pair in wanted]
 
-    def _look_again(self, wanted: Sequence[tuple[int, int]]) -> list[Probe]:
+    def _look_again(self, coded: Sequence[tuple[int, int]]) -> list[Probe]:
         def run(pair: tuple[int, int]) -> Probe:
             place, frames = self._items[pair[0]]
             prober = self._probers[place]
             assert prober is not None
             return prober.look_again(Segment(frames.start, frames.stop, pair[1]))
 
-        new = [pair for pair in wanted if pair not in self._second]
-        self._second |= in_parallel(run, new, self._workers, self._sources[0].pieces.group.close)
-        return [self._second[pair] for pair in wanted]
+        found = in_parallel(run, coded, self._workers, self._sources[0].pieces.group.close)
+        return [found[pair] for pair in coded]
 
     def _probe(self, place: int, segment: Segment) -> ProbeLike:
         prober, pieces = self._probers[place], self._sources[place].pieces
@@ -210,8 +207,6 @@ class Decider:
         for row, (place, frames) in enumerate(self._items):
             segment = Segment(frames.start, frames.stop, int(settled.qps[row]))
             probe = settled.probes[row].get(segment.qp)
-            if isinstance(probe, Probe) and (second := self._second.get((row, segment.qp))) is not None:
-                probe = joined_looks(probe, second)
             choice = SegmentChoice(
                 segment=segment,
                 reached=bool(settled.reached[row]),
@@ -226,8 +221,6 @@ class Decider:
             else:
                 self._sources[place].pieces.keep_only(segment)
             choices.append(choice)
-        if self._second:
-            choices = reached_by_both_looks(choices, self._target)
         for (place, _), choice in zip(self._items, choices, strict=True):
             self._tell_choice(place, choice)
         return choices
@@ -308,23 +301,6 @@ class Decider:
 
     def _by_source(self, choices: Sequence[SegmentChoice]) -> tuple[tuple[SegmentChoice, ...], ...]:
         return tuple(tuple(choices[int(row)] for row in rows) for rows in self._rows())
-
-
-def reached_by_both_looks(choices: Sequence[SegmentChoice], target: Target) -> list[SegmentChoice]:
-    """What is reached where segments were looked at twice: that is said by both looks together, as they are reported.
-
-    The rounds ask for it on each look's frames by themselves, and may have to give up on one of them.
-    """
-    told = {at: smr for at, c in enumerate(choices) if c.probe and (smr := c.probe.smr(target.task)) is not None}
-    if not told:
-        return list(choices)
-    frames = {at: choices[at].segment.n_frames for at in told}
-    mean = sum(smr * frames[at] for at, smr in told.items()) / sum(frames.values())
-    met = mean >= target.smr - TOLERANCE
-    return [
-        replace(choice, reached=met and told[at] >= target.floor - TOLERANCE) if at in told else choice
-        for at, choice in enumerate(choices)
-    ]
 
 
 def _predicted(curves: Curves, row: int, qp: int) -> PredictedSmr:

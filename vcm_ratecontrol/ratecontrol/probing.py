@@ -50,12 +50,6 @@ class Probe:
         return tuple(v.margin for v in verdicts if v.valid and task in ("both", v.task))
 
 
-def joined_looks(first: Probe, second: Probe) -> Probe:
-    """Two looks at one coded segment as one; frames that both saw count once."""
-    frames = {frame.index: frame for frame in (*first.frames, *second.frames)}
-    return replace(first, frames=tuple(frames[index] for index in sorted(frames)))
-
-
 class Prober:
     """Measures segments of one clip. Encoders run in parallel; machines look at one frame at a time, all cores
     on it."""

@@ -3,8 +3,8 @@
 Where a predictor scores the probes, a plan is probed again only where it has changed. Where machines that count do,
 each round measures the QPs that promise most (`exploration`): luck that is measured is real. Not so where
 items have more frames than are looked at: there the luckiest sample would be chosen, and the other frames would miss
-the target. Such items are probed where the plan is, and what is chosen is looked at again, on other frames; where those
-fall short, the plan aims higher by as much.
+the target. Such items are probed where the plan is, and what is chosen is looked at again, on other frames; from then
+on it is these that say what was measured there, as they did not choose, and the plan changes if they miss the target.
 
 A probe codes an item exactly as the final file does, so the last probe of an item is its final encode: an item whose
 first probe is accepted costs nothing more than plain coding.
@@ -13,7 +13,7 @@ first probe is accepted costs nothing more than plain coding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -40,9 +40,7 @@ from vcm_ratecontrol.scoring import Tasks
 # How much more than the target each further correction aims at: curves that proved too hopeful are doubted.
 _AIM_STEP = 0.01
 # Plans that are looked at again before the last one is taken as it is.
-_SECOND_LOOKS = 6
-# What other frames miss is aimed at so many times over: part of each correction goes to frames that are lucky again.
-_OVERSHOOT = 1.5
+_SECOND_LOOKS = 10
 
 
 class ProbeLike(Protocol):
@@ -88,14 +86,15 @@ class Rounds(Generic[P]):
     ) -> None:
         """probe_all: probes (item, QP) pairs, in parallel as it likes. judges: the probes are made by the machines that
         count, and the target must be met as measured. look_again: with judges, where probes look at a sample of an
-        item's frames: probes of coded (item, QP) pairs on other frames. step: QPs between two columns of the
-        curves, where they are not those of all QPs but counted from 0."""
+        item's frames: probes of coded (item, QP) pairs at other frames. step: QPs between two columns of the curves,
+        where they are not those of all QPs but counted from 0."""
         self._first, self._target, self._probe_all, self._judges = curves, target, probe_all, judges
         self._look_again = look_again if judges else None
         self._min_gap, self._near = MIN_GAP / step, int(NEAR_QP / step)
         self._curves = curves
         self._probes: list[dict[int, P]] = [{} for _ in range(len(curves))]
         self._points: list[dict[int, ProbePoint]] = [{} for _ in range(len(curves))]
+        self._looked: set[tuple[int, int]] = set()
 
     def run(self, probes: int) -> Settled[P]:
         """probes: most for an item; 0 trusts the curves. With judges under `mean` the last corrections, which make
@@ -147,35 +146,37 @@ class Rounds(Generic[P]):
         return self._fixed(self._curves, qps)
 
     def _settled(self) -> Plan:
-        """The proven plan; with a second look that plan whose other frames meet the target, too, or the last one."""
-        aim = self._target
+        """The proven plan; with a second look, the first one that meets the target by that, or the last."""
         for _ in range(_SECOND_LOOKS):
-            planned = self._proven(aim)
+            planned = self._proven()
             if self._look_again is None:
-                return planned
-            missing = self._target.smr - self._second_mean(planned.qps)
-            if missing <= 0:
-                return replace(planned, reached=np.ones(len(self._curves), bool))
-            aim = replace(aim, smr=min(1.0, aim.smr + max(_AIM_STEP, _OVERSHOOT * missing)))
-        return replace(planned, reached=~self._curves.seen)
+                break
+            new = self._look(planned.qps)
+            planned = self._fixed(self._curves, planned.qps)
+            if planned.reached.all() or not new:
+                break
+        return planned
 
-    def _second_mean(self, qps: NDArray[np.int64]) -> float:
-        """Mean SMR of the items on the frames of the second look; 1 where nothing is seen on them."""
+    def _look(self, qps: NDArray[np.int64]) -> bool:
+        """Look again at what is planned; False when all of it was looked at twice."""
         assert self._look_again is not None
-        rows = np.flatnonzero(self._curves.seen)
-        looks = self._look_again([(int(row), int(qps[row])) for row in rows])
-        told = [(look.smr(self._target.task), self._curves.weights[row]) for row, look in zip(rows, looks, strict=True)]
-        known = [(smr, weight) for smr, weight in told if smr is not None]
-        return sum(smr * weight for smr, weight in known) / sum(weight for _, weight in known) if known else 1.0
+        todo = [(item, int(qp)) for item, qp in enumerate(qps) if int(qp) in self._probes[item]]
+        todo = [pair for pair in todo if pair not in self._looked]
+        for (item, qp), probe in zip(todo, self._look_again(todo), strict=True):
+            if probe.smr(self._target.task) is not None:
+                self._take(item, qp, probe)
+        self._looked.update(todo)
+        self._curves = refined(self._first, self._points, judges=True)
+        return bool(todo)
 
-    def _proven(self, target: Target) -> Plan:
+    def _proven(self) -> Plan:
         """The plan over measured QPs; QPs are lowered and measured until it meets the target, or none is left."""
-        aim = target.smr
+        aim = self._target.smr
         while True:
-            planned = among_probed(self._curves, target, self._points)
+            planned = among_probed(self._curves, self._target, self._points)
             if planned.reached.all():
                 return planned
-            qps = lowered(self._curves, target, planned.qps, min(1.0, aim))
+            qps = lowered(self._curves, self._target, planned.qps, min(1.0, aim))
             if not self._probe(qps):
                 return planned
             aim += _AIM_STEP
@@ -188,7 +189,10 @@ class Rounds(Generic[P]):
         seen = self._curves.seen
         todo = [(item, int(qp)) for item, qp in enumerate(qps) if seen[item] and int(qp) not in self._probes[item]]
         for (item, qp), probe in zip(todo, self._probe_all(todo), strict=True):
-            self._probes[item][qp] = probe
-            self._points[item][qp] = ProbePoint(qp, probe.smr(self._target.task), probe.bits)
+            self._take(item, qp, probe)
         self._curves = refined(self._first, self._points, judges=self._judges)
         return bool(todo)
+
+    def _take(self, item: int, qp: int, probe: P) -> None:
+        self._probes[item][qp] = probe
+        self._points[item][qp] = ProbePoint(qp, probe.smr(self._target.task), probe.bits)
