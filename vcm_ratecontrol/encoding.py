@@ -333,14 +333,15 @@ def _anchor(item: _Decided, coded: Sequence[CodedJob]) -> AnchorReport | None:
 
 
 def _verified(item: _Decided, judges: Judges, progress: Progress) -> VerifiedSmr:
-    """The final file as the machines see it, on the frames that the QPs were chosen by."""
+    """The final file as the machines see it, on about twice as many frames as were looked at: most chose nothing."""
     from vcm_ratecontrol.measure import measure
     from vcm_ratecontrol.media.sampling import sample_indices
 
     assert judges.room is not None
     request = item.job.request
     ranges = (range(choice.segment.start, choice.segment.stop) for choice in item.choices)
-    indices = [index for frames in ranges for index in sample_indices(frames, request.frames_per_segment)]
+    n_frames = 2 * request.frames_per_segment + 1
+    indices = [index for frames in ranges for index in sample_indices(frames, n_frames)]
     measured = measure(
         item.job.clip, open_clip(request.output), judges.room, request.thresholds, indices, progress
     ).smr(request.target.task if request.target else "both")  # fmt: skip

@@ -14,6 +14,7 @@ from tests.vcm_ratecontrol.encode_runs import FAST, digest, left_in
 from tests.vcm_ratecontrol.predicted_inputs import TWO, film, photos, shaken, weights  # noqa: F401
 from tests.vcm_ratecontrol.stand_ins import stand_in
 from vcm_ratecontrol import encode
+from vcm_ratecontrol.media.segments import FRAMES_PER_SEGMENT
 
 
 def test_without_probes_each_segment_is_coded_once(film: Path, weights: Path, tmp_path: Path) -> None:
@@ -198,7 +199,9 @@ def test_machines_each_and_verification_of_a_clip(
     )  # fmt: skip
     assert all(segment.probes <= 3 for segment in report.segments)
     assert report.verified is not None
-    assert report.verified.smr == pytest.approx(report.smr)
+    # More frames than chose: the true mean is near, and not the same.
+    assert report.verified.frames == (2 * FRAMES_PER_SEGMENT + 1) * len(report.segments)
+    assert report.verified.smr == pytest.approx(report.smr, abs=0.3)
 
 
 def test_machines_without_probes_only_sharpen_the_curve(
