@@ -99,7 +99,7 @@ def report_targets(labels: LabelSet, clips: Path, task: Task) -> None:
     print("|---|---:|---|---:|---:|---:|---:|")
     for target in TARGETS:
         for text, by in (("none", np.zeros(len(said))), ("as planned", margin(np.array(unsure)))):
-            safe = fragile(said, levels, by).clip(0, 1)
+            safe = np.where(levels < source.lowest_level, said, fragile(said, levels, by)).clip(0, 1)
             chosen = pooling.each(safe, np.zeros_like(safe), levels, target).index
             got = np.array(true)[np.arange(len(said)), chosen]
             missed = np.maximum(0.0, target - got)

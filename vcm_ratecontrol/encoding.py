@@ -269,6 +269,11 @@ def _finish(
     reports = []
     for item, parts, size in zip(decided, pieces, sizes, strict=True):
         item.job.notes.extend(yield_notes(item.job.clip.path, item.choices, parts))
+        if target is not None and size > (given := item.job.clip.path.stat().st_size):
+            item.job.notes.append(
+                f"{size:,} bytes are more than the {given:,} of the input, which was coded coarser than SMR"
+                f" {target.smr:g} asks: keep that, or ask for less"
+            )
         verified = _verified(item, judges, progress) if item.job.request.verify_smr else None
         reports.append(_report(item, target, parts, _anchor(item, parts), verified, size, started))
     return tuple(reports)

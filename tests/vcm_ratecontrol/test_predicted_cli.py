@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from codec_wrappers.verify import decoded_frames
+from tests.codec_wrappers.joining import ffmpeg
 from tests.vcm_ratecontrol.encode_runs import Run, left_in, vcm_encode
 from tests.vcm_ratecontrol.predicted_inputs import film, photos, weights  # noqa: F401
 from tests.vcm_ratecontrol.test_events import check_event
@@ -34,6 +35,20 @@ def test_a_clip_by_prediction_alone(film: Path, weights: Path, tmp_path: Path) -
     assert end["predicted_smr"] >= 0.8 - 1e-6
     assert end["anchor"]["measured"] is False
     assert 0 < end["anchor"]["saving"] < 1
+
+
+def test_a_result_larger_than_its_input_is_told(film: Path, tmp_path: Path) -> None:  # noqa: F811
+    coarse = tmp_path / "coarse.mp4"
+    ffmpeg("-i", film, "-c:v", "libx264", "-crf", "48", "-pix_fmt", "yuv420p", coarse)
+    run = vcm_encode(coarse, "-o", tmp_path / "out.mp4", "--target-smr", 0.9, "--probes", 0, "--no-anchor", "--json")
+    assert (run.code, run.end["reached"]) == (0, True)
+    assert run.end["file_bytes"] > coarse.stat().st_size
+    assert [note for note in run.end["notes"] if "of the input" in note]
+    run = vcm_encode(
+        film, "-o", tmp_path / "out.mp4", "-y", "--target-smr", 0.3, "--probes", 0, "--no-anchor", "--json"
+    )
+    assert run.end["file_bytes"] < film.stat().st_size
+    assert not [note for note in run.end["notes"] if "of the input" in note]
 
 
 def test_the_summary_says_that_it_is_predicted(film: Path, weights: Path, tmp_path: Path) -> None:  # noqa: F811

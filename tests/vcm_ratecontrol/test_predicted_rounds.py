@@ -38,7 +38,7 @@ def curves_of(shifts: Sequence[float], seen: Sequence[bool] | None = None) -> Cu
     bits = np.stack([1e6 * 2.0 ** (-(grid + d / 2) / 6) for d in shifts])
     n = len(shifts)
     visible = np.ones(n, bool) if seen is None else np.array(seen)
-    return Curves(QPS, smr, low, high, bits, np.full(n, 5.0), np.zeros(n), np.ones(n), visible)
+    return Curves(QPS, smr, low, high, bits, np.full(n, 5.0), np.zeros(n), np.zeros(n, int), np.ones(n), visible)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,14 @@ def test_what_machines_say_beyond_the_shift_counts_nearby_too() -> None:
     gained = moved - flat.smr[0]
     assert gained[24] > (shifted - flat.smr[0])[24] + 0.03
     assert gained[20] > gained[28] > gained[36] > gained[60] >= 0
+
+
+def test_a_margin_ends_where_the_labels_end() -> None:
+    curves = curves_of([0.0])
+    plain, safe = plan(curves, EACH).qps[0], plan(with_margin(curves, EACH, 1), EACH).qps[0]
+    for known, wanted in ((0, safe), (plain - 1, plain - 2), (plain + 5, plain)):
+        ended = replace(with_margin(curves, EACH, 1), known=np.array([known]))
+        assert plan(ended, EACH).qps[0] == wanted
 
 
 def test_the_last_correction_keeps_the_margin() -> None:

@@ -230,6 +230,7 @@ def _curves_of(view: View, prediction: Prediction) -> Curves:
         bits=prediction.bits,
         deviation=prediction.deviation / _step(view),
         margin=np.zeros(n_units),
+        known=np.zeros(n_units, np.int64),
         weights=view.weights,
         seen=np.ones(n_units, bool),
     )

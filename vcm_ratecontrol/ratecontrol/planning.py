@@ -70,8 +70,8 @@ class Curves:
 
     qps: int64 [L], rising. smr, low, high: float64 [I, L], 0..1: the curve and its band. bits: float64 [I, L], of the
     whole item. deviation: float64 [I], QP: how far the curve may be off. margin: float64 [I], QP: plans take the curve
-    for so much more fragile. weights: float64 [I], frames. seen: bool [I], False where no machine sees anything: such
-    an item counts in no mean and keeps its first QP.
+    for so much more fragile. known: int64 [I], the QP below which a curve is extrapolated. weights: float64 [I],
+    frames. seen: bool [I], False where no machine sees anything: such an item counts in no mean and keeps its first QP.
     """
 
     qps: NDArray[np.int64]
@@ -81,6 +81,7 @@ class Curves:
     bits: Floats
     deviation: Floats
     margin: Floats
+    known: NDArray[np.int64]
     weights: Floats
     seen: Flags
 
@@ -92,19 +93,22 @@ class Curves:
 
     @property
     def safe(self) -> Floats:
-        """SMR as plans take it, float64 [I, L]."""
-        return fragile(self.smr, self.qps, self.margin) if self.margin.any() else self.smr
+        """SMR as plans take it, float64 [I, L]: with the margin, but for QPs at which nothing was ever measured: they
+        are dear, and a guess is not made better by another one."""
+        if not self.margin.any():
+            return self.smr
+        return np.where(self.qps < self.known[:, None], self.smr, fragile(self.smr, self.qps, self.margin))
 
     def pick(self, rows: ArrayLike) -> Curves:
         """The curves of some items."""
         at = np.asarray(rows)
-        names = ("smr", "low", "high", "bits", "deviation", "margin", "weights", "seen")
+        names = ("smr", "low", "high", "bits", "deviation", "margin", "known", "weights", "seen")
         return replace(self, **{name: getattr(self, name)[at] for name in names})
 
 
 def joined(parts: Sequence[Curves]) -> Curves:
     """The curves of several files at the same QPs as those of one."""
-    names = ("smr", "low", "high", "bits", "deviation", "margin", "weights", "seen")
+    names = ("smr", "low", "high", "bits", "deviation", "margin", "known", "weights", "seen")
     return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 

@@ -291,6 +291,7 @@ def predict_segments(
         **{name: _at_levels(values, at) for name, values in stacked.items()},
         deviation=np.array([row["deviation"] for row in rows]),
         margin=np.zeros(len(rows)),
+        known=np.full(len(rows), qps[np.flatnonzero(at >= source.lowest_level)[0]]),
         weights=np.array([float(len(segment)) for segment in segments]),
         seen=np.array([row["seen"] for row in rows], bool),
     )
