@@ -269,7 +269,8 @@ def _finish(
     reports = []
     for item, parts, size in zip(decided, pieces, sizes, strict=True):
         item.job.notes.extend(yield_notes(item.job.clip.path, item.choices, parts))
-        if target is not None and size > (given := item.job.clip.path.stat().st_size):
+        given = item.job.clip.path.stat().st_size if item.job.clip.path.is_file() else size  # it may be gone by now
+        if target is not None and size > given:
             item.job.notes.append(
                 f"{size:,} bytes are more than the {given:,} of the input, which was coded coarser than SMR"
                 f" {target.smr:g} asks: keep that, or ask for less"
