@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from codec_wrappers.encoder import Encoder, get_encoder
 from codec_wrappers.errors import EncoderError, TargetMissedError
-from codec_wrappers.join import Companions, Timing, check_companions, check_suffix
+from codec_wrappers.join import Timing, check_companions, check_suffix
 from codec_wrappers.pipeline import CodedJob, EncodeOptions, assemble, guarded_group, legal_plan, prove_map
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.process import ProcessGroup
 from codec_wrappers.workfolder import beside, work_folder
 from vcm_ratecontrol.media import Clip, open_clip
-from vcm_ratecontrol.outputs import check_output
+from vcm_ratecontrol.outputs import check_output, companions_of
 from vcm_ratecontrol.progress import SILENT, Progress
 from vcm_ratecontrol.ratecontrol.deciding import Decider, OnEvent, Source
 from vcm_ratecontrol.ratecontrol.judges import Judges, open_judges
@@ -36,6 +35,7 @@ from vcm_ratecontrol.report import (
     predicted_anchor,
     predicted_bits,
     segment_report,
+    size_notes,
     total,
     yield_notes,
 )
@@ -269,12 +269,8 @@ def _finish(
     reports = []
     for item, parts, size in zip(decided, pieces, sizes, strict=True):
         item.job.notes.extend(yield_notes(item.job.clip.path, item.choices, parts))
-        given = item.job.clip.path.stat().st_size if item.job.clip.path.is_file() else size  # it may be gone by now
-        if target is not None and size > given:
-            item.job.notes.append(
-                f"{size:,} bytes are more than the {given:,} of the input, which was coded coarser than SMR"
-                f" {target.smr:g} asks: keep that, or ask for less"
-            )
+        if target is not None:
+            item.job.notes.extend(size_notes(item.job.clip.path, size, target.smr))
         verified = _verified(item, judges, progress) if item.job.request.verify_smr else None
         reports.append(_report(item, target, parts, _anchor(item, parts), verified, size, started))
     return tuple(reports)
@@ -285,21 +281,6 @@ def _written(item: _Decided, coded: Sequence[CodedJob]) -> int:
     job, clip = item.job, item.job.clip
     timing = Timing(clip.time_base, clip.pts)
     return assemble(coded, job.encoder, job.request.output, timing, item.folder, companions_of(clip)).file_bytes
-
-
-def companions_of(clip: Clip) -> Companions:
-    """What belongs to a coded clip beside its pictures: sound, how to show it, its size without padding."""
-    rotation, mirrored, matrix = clip.rotation, False, clip.display_matrix
-    if matrix is not None and matrix[0] * matrix[4] < matrix[1] * matrix[3]:
-        # It mirrors: what turns is left when x is negated again.
-        rotation, mirrored = round(-math.degrees(math.atan2(matrix[1], -matrix[0]))), True
-    return Companions(
-        source=clip.path if clip.kind == "video" else None,
-        rotation=rotation,
-        mirrored=mirrored,
-        sample_aspect_ratio=clip.sample_aspect_ratio,
-        tag={"width": clip.width, "height": clip.height},
-    )
 
 
 def _code(

@@ -1,13 +1,19 @@
-"""Guards for what a command is about to write: refused before any work is done, with the way out."""
+"""What a command writes: guards that refuse it before any work is done, and what goes with the pictures."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codec_wrappers.errors import OutputError
+from codec_wrappers.join import Companions
+
+if TYPE_CHECKING:
+    from vcm_ratecontrol.media import Clip
 
 #: One number in a file name, as printf writes it: '%d', '%05d'.
 FRAME_NUMBER = re.compile(r"%(0\d+)?d")
@@ -59,3 +65,18 @@ def numbered_names(pattern: Path, count: int) -> tuple[Path, ...]:
     before, after = pattern.name[: match.start()], pattern.name[match.end() :]
     width = int(match.group(1) or "0")
     return tuple(pattern.with_name(f"{before}{number:0{width}d}{after}") for number in range(1, count + 1))
+
+
+def companions_of(clip: Clip) -> Companions:
+    """What belongs to a coded clip beside its pictures: sound, how to show it, its size without padding."""
+    rotation, mirrored, matrix = clip.rotation, False, clip.display_matrix
+    if matrix is not None and matrix[0] * matrix[4] < matrix[1] * matrix[3]:
+        # It mirrors: what turns is left when x is negated again.
+        rotation, mirrored = round(-math.degrees(math.atan2(matrix[1], -matrix[0]))), True
+    return Companions(
+        source=clip.path if clip.kind == "video" else None,
+        rotation=rotation,
+        mirrored=mirrored,
+        sample_aspect_ratio=clip.sample_aspect_ratio,
+        tag={"width": clip.width, "height": clip.height},
+    )

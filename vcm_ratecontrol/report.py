@@ -181,6 +181,17 @@ def yield_notes(path: Path, choices: Sequence[SegmentChoice], coded: Sequence[Co
     return [f"{path}: coded at {moved[0]}{more}, as the encoder has no room for the bits that it takes there"]
 
 
+def size_notes(path: Path, file_bytes: int, target: float) -> list[str]:
+    """What is told where a result is larger than its input, which may be gone by now."""
+    given = path.stat().st_size if path.is_file() else file_bytes
+    if file_bytes <= given:
+        return []
+    return [
+        f"{path}: {file_bytes:,} bytes are more than the {given:,} of the input, which was coded coarser than SMR"
+        f" {target:g} asks: keep that, or ask for less"
+    ]
+
+
 def frame_mean(segments: Sequence[SegmentReport], name: str) -> float | None:
     """Mean of a field over the segments that have it, weighted by their frames; None when none has."""
     told = [(value, s.stop - s.start) for s in segments if (value := getattr(s, name)) is not None]

@@ -13,8 +13,8 @@ from codec_wrappers.encoder import get_encoder
 from codec_wrappers.join import Timing
 from codec_wrappers.pipeline import EncodeOptions, EncodeResult, encode
 from codec_wrappers.plan import EncodePlan, Segment
-from vcm_ratecontrol.encoding import companions_of
 from vcm_ratecontrol.media import open_clip
+from vcm_ratecontrol.outputs import companions_of
 
 # The fastest preset of each encoder: what is tested is the chain, not the compression.
 PRESETS = {"vvc": "faster", "hevc": "ultrafast", "hevc-kvazaar": "ultrafast", "av1": "13"}

@@ -24,11 +24,11 @@ from codec_wrappers.pipeline import (
 from codec_wrappers.plan import EncodePlan, Segment
 from codec_wrappers.qpmap import QPMap
 from codec_wrappers.workfolder import beside, work_folder
-from vcm_ratecontrol.encoding import companions_of
 from vcm_ratecontrol.jrd.layer_proof import prove_layers
 from vcm_ratecontrol.jrd.layers import LayeredSource, Unfiltered, evened, segment_layers
 from vcm_ratecontrol.jrd.maps import PlannedMap, without_needless_maps
 from vcm_ratecontrol.media import Clip
+from vcm_ratecontrol.outputs import companions_of
 from vcm_ratecontrol.progress import SILENT, Progress
 
 Method = Literal["map", "rectangles", "pre-coding"]
